@@ -1,0 +1,372 @@
+"""Command line: ``python -m portraitgen VERB …``, the same calls as the page makes.
+
+Progress goes to stderr, results to stdout. Exit codes: 0 done, 2 bad input (one line on stderr), 130 stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from portraitgen import __version__
+from portraitgen.errors import InputError
+from portraitgen.pipeline import ENGINES, PRESETS
+from portraitgen.progress import Progress
+
+RECONSTRUCT_STAGES = ("clip", "tracking", "matting", "reconstruction")
+EDIT_STAGES = ("edit", "fitting", "render")
+
+COMING_NEXT = {
+    "style": "Editing by a style picture comes next; use --text for now.",
+    "garment": "Try-on from a garment picture comes next; use --text for now.",
+    "light": "Relighting by a description comes next; use --text for now.",
+    "smplx": "The SMPL-X body comes next; leave --body out to use Anny, the default.",
+}
+
+EXAMPLES = """examples:
+  python -m portraitgen reconstruct clip.mp4 -o portrait
+  python -m portraitgen edit portrait -o bronze.mp4 --text "turn her into a bronze statue"
+  python -m portraitgen edit clip.mp4 -o red_hair.mp4 --text "give him red hair" --strength 0.8
+  python -m portraitgen render portrait -o orbit.mp4 --view crop --background white --orbit
+  python -m portraitgen evaluate portrait --edited bronze.mp4
+  python -m portraitgen weights --fetch instruct-pix2pix"""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(message)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Write one line to stderr and leave."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def explain_os_error(error: OSError) -> str:
+    """Say in one sentence what the machine refused and what to do about it."""
+    where = f" at {error.filename}" if error.filename else ""
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return f"The disk is full{where}. Free some space and run it again."
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"Writing or reading is not allowed{where}. Choose another place or change its permissions."
+        case errno.ENOENT:
+            return f"There is no such file or folder{where}. Check the path."
+        case errno.ENOTDIR | errno.EISDIR | errno.EEXIST:
+            return f"A file is where a folder should be, or the other way round{where}. Choose another path."
+        case errno.ENAMETOOLONG:
+            return "The name of a file is too long. Choose a shorter one."
+        case errno.ENOMEM:
+            return "The memory is full. Use a shorter clip or a smaller preset."
+    return f"The machine reports: {error.strerror or error}{where}."
+
+
+def number(low: float, high: float) -> Any:
+    """An argparse type: a finite number in [low, high]."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or math.isinf(value):
+            span = f"from {low:g} up" if math.isinf(high) else f"from {low:g} to {high:g}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {span}")
+        return value
+
+    return parse
+
+
+def natural(text: str) -> int:
+    """An argparse type: an integer from 0 to 2^31 - 1."""
+    if not text.isascii() or not text.isdigit() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2147483647")
+    return int(text)
+
+
+def build_parser() -> Parser:
+    """The whole grammar of the command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        prog="python -m portraitgen",
+        description="Edit a portrait clip by a sentence: the clip becomes a dynamic 3D Gaussian avatar, the avatar is "
+        "edited, and the clip is rendered again with its sound. Edit only people who agreed.",
+        epilog=EXAMPLES,
+        formatter_class=raw,
+    )
+    parser.add_argument("--version", action="version", version=f"portraitgen {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
+
+    running = Parser(add_help=False)
+    running.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+    running.add_argument("--json", action="store_true", help="print the seconds of each stage as JSON on stdout")
+
+    learning = Parser(add_help=False)
+    learning.add_argument("--preset", choices=PRESETS, default="preview", help="quality against time (%(default)s)")
+    learning.add_argument("--seed", type=natural, default=0, metavar="N", help="same seed, same machine, same result")
+
+    verb = verbs.add_parser(
+        "reconstruct",
+        parents=[learning, running],
+        help="turn a clip into a portrait folder",
+        description="Turn a portrait clip into a portrait folder. Run it again to go on after a stop.",
+        epilog="example:\n  python -m portraitgen reconstruct clip.mp4 -o portrait --preset standard",
+        formatter_class=raw,
+    )
+    verb.add_argument("clip", type=Path, metavar="CLIP", help="video of one person, up to a minute")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="portrait folder to write")
+    verb.add_argument("--body", choices=("anny", "smplx"), default="anny", help="body model (%(default)s)")
+    verb.add_argument(
+        "--holdout",
+        type=number(0, 0.9),
+        default=0.0,
+        metavar="FRACTION",
+        help="the last FRACTION of the frames are tracked but never trained on",
+    )
+    verb.add_argument(
+        "--max-seconds", type=number(0.1, math.inf), metavar="S", help="use only the first S seconds of the clip"
+    )
+
+    verb = verbs.add_parser(
+        "edit",
+        parents=[learning, running],
+        help="edit a portrait folder or a clip",
+        description="Edit a portrait folder, or a clip directly, and write the edited clip with its sound.",
+        epilog='example:\n  python -m portraitgen edit portrait -o bronze.mp4 --text "turn her into a bronze statue"',
+        formatter_class=raw,
+    )
+    verb.add_argument("source", type=Path, metavar="DIR_OR_CLIP", help="portrait folder, or a clip")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.mp4", help="edited clip to write")
+    wish = verb.add_mutually_exclusive_group(required=True)
+    wish.add_argument("--text", metavar="T", help="an instruction, such as 'give him red hair'")
+    wish.add_argument("--style", metavar="IMG", help="a style picture (comes next)")
+    wish.add_argument("--garment", metavar="IMG", help="a garment picture (comes next)")
+    wish.add_argument("--light", metavar="T", help="a description of the light (comes next)")
+    verb.add_argument(
+        "--engine", choices=ENGINES, metavar="NAME", help=f"{' or '.join(ENGINES)} (default: {ENGINES[0]})"
+    )
+    verb.add_argument("--strength", type=number(0, 1), default=1.0, metavar="X", help="0 to 1 (%(default)s)")
+    verb.add_argument(
+        "--background", default="original", metavar="B", help="original, white, green or #rrggbb (%(default)s)"
+    )
+    verb.add_argument("--save", type=Path, metavar="DIR2", help="keep the edited portrait in this folder")
+
+    verb = verbs.add_parser(
+        "render",
+        parents=[running],
+        help="render a portrait folder",
+        description="Render a portrait folder to a clip.",
+        epilog="example:\n  python -m portraitgen render portrait -o side.mp4 --view crop --background white --yaw 20",
+        formatter_class=raw,
+    )
+    verb.add_argument("directory", type=Path, metavar="DIR", help="portrait folder")
+    verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.mp4", help="clip to write")
+    verb.add_argument("--view", choices=("frame", "crop"), default="frame", help="whole frame or working crop")
+    verb.add_argument(
+        "--background",
+        default="original",
+        metavar="B",
+        help="original, white, green, #rrggbb or a picture (%(default)s)",
+    )
+    verb.add_argument("--yaw", type=number(-180, 180), metavar="DEG", help="turn the camera to the side")
+    verb.add_argument("--pitch", type=number(-90, 90), metavar="DEG", help="turn the camera up or down")
+    verb.add_argument("--orbit", action="store_true", help="swing the camera around the person")
+
+    verb = verbs.add_parser(
+        "evaluate",
+        help="measure a portrait folder",
+        description="Measure a portrait folder, and an edit of it; print one JSON object on stdout.",
+        epilog="example:\n  python -m portraitgen evaluate portrait --edited bronze.mp4",
+        formatter_class=raw,
+    )
+    verb.add_argument("directory", type=Path, metavar="DIR", help="portrait folder")
+    verb.add_argument("--edited", type=Path, metavar="OUT.mp4", help="an edited clip of it")
+    verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
+
+    verb = verbs.add_parser(
+        "weights",
+        help="downloadable weights: what is here, what is missing",
+        description="List the weights that can be downloaded, with licence and size, or fetch them.",
+        epilog="example:\n  python -m portraitgen weights --fetch instruct-pix2pix",
+        formatter_class=raw,
+    )
+    which = verb.add_mutually_exclusive_group()
+    which.add_argument("--fetch", metavar="NAME", help="download one entry")
+    which.add_argument("--all", action="store_true", help="download every entry")
+    return parser
+
+
+def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]:
+    """Run a job to its end with one progress bar over its stages; return the seconds each stage took."""
+    from tqdm import tqdm
+
+    order = list(stages)
+    seconds: dict[str, float] = {}
+    last = time.perf_counter()
+    layout = "{percentage:3.0f}%|{bar}| {elapsed} {desc}"
+    with contextlib.closing(
+        tqdm(total=len(order), bar_format=layout, file=sys.stderr, leave=False, dynamic_ncols=True)
+    ) as bar:
+        for step in steps:
+            if step.stage not in order:
+                order.append(step.stage)
+                bar.total = len(order)
+            new_stage = step.stage not in seconds
+            now = time.perf_counter()
+            seconds[step.stage] = seconds.get(step.stage, 0.0) + now - last
+            last = now
+            bar.set_description_str(f"{step.stage}: {step.message}" if step.message else step.stage, refresh=False)
+            bar.update(order.index(step.stage) + min(max(step.fraction, 0.0), 1.0) - bar.n)
+            if new_stage:
+                bar.refresh()  # a short stage shows too
+    return {stage: round(value, 3) for stage, value in seconds.items()}
+
+
+def check_output(output: Path) -> None:
+    """Find out before the long work, not after it, that the clip cannot be written there."""
+    if output.suffix.lower() != ".mp4":
+        raise InputError(f"The output {output} does not end in .mp4. Name it OUT.mp4.")
+    if output.is_dir():
+        raise InputError(f"The output {output} is a folder. Name a file in it.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(output.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output.parent))
+
+
+def reconstruct(arguments: argparse.Namespace) -> str | None:
+    """Verb ``reconstruct``: clip to portrait folder."""
+    if arguments.body == "smplx":
+        raise InputError(COMING_NEXT["smplx"])
+    if not arguments.clip.exists():
+        raise InputError(f"There is no clip at {arguments.clip}. Check the path.")
+    from portraitgen import pipeline
+
+    steps = pipeline.reconstruct(
+        arguments.clip,
+        arguments.output,
+        preset=arguments.preset,
+        body=arguments.body,
+        holdout=arguments.holdout,
+        max_seconds=arguments.max_seconds,
+        device=arguments.device,
+        seed=arguments.seed,
+    )
+    follow(steps, RECONSTRUCT_STAGES)
+    return json.dumps(pipeline.timings(arguments.output)) if arguments.json else None
+
+
+def edit(arguments: argparse.Namespace) -> str | None:
+    """Verb ``edit``: portrait folder or clip to edited clip."""
+    for kind in ("style", "garment", "light"):
+        if getattr(arguments, kind) is not None:
+            raise InputError(COMING_NEXT[kind])
+    if not arguments.text.strip():
+        raise InputError("The instruction is empty. Write what to change, such as --text 'give him red hair'.")
+    if not arguments.source.exists():
+        raise InputError(f"There is no portrait folder or clip at {arguments.source}. Check the path.")
+    check_output(arguments.output)
+    from portraitgen import pipeline
+
+    steps = pipeline.edit(
+        arguments.source,
+        arguments.output,
+        text=arguments.text,
+        engine=arguments.engine,
+        strength=arguments.strength,
+        preset=arguments.preset,
+        background=arguments.background,
+        seed=arguments.seed,
+        device=arguments.device,
+        save=arguments.save,
+    )
+    seconds = follow(steps, EDIT_STAGES if arguments.source.is_dir() else RECONSTRUCT_STAGES + EDIT_STAGES)
+    return json.dumps(seconds) if arguments.json else None
+
+
+def render(arguments: argparse.Namespace) -> str | None:
+    """Verb ``render``: portrait folder to clip."""
+    if arguments.orbit and (arguments.yaw is not None or arguments.pitch is not None):
+        raise InputError("An orbit moves the camera by itself. Use either --orbit or --yaw and --pitch.")
+    if not arguments.directory.is_dir():
+        raise InputError(f"There is no portrait folder at {arguments.directory}. Make one with reconstruct.")
+    check_output(arguments.output)
+    from portraitgen import pipeline
+
+    steps = pipeline.render(
+        arguments.directory,
+        arguments.output,
+        view=arguments.view,
+        background=arguments.background,
+        yaw=arguments.yaw or 0.0,
+        pitch=arguments.pitch or 0.0,
+        orbit=arguments.orbit,
+        device=arguments.device,
+    )
+    seconds = follow(steps, ("render",))
+    return json.dumps(seconds) if arguments.json else None
+
+
+def evaluate(arguments: argparse.Namespace) -> str:
+    """Verb ``evaluate``: measurements as one JSON object on stdout."""
+    if not arguments.directory.is_dir():
+        raise InputError(f"There is no portrait folder at {arguments.directory}. Make one with reconstruct.")
+    if arguments.edited is not None and not arguments.edited.is_file():
+        raise InputError(f"There is no edited clip at {arguments.edited}. Make one with edit.")
+    from portraitgen import pipeline
+
+    return json.dumps(pipeline.evaluate(arguments.directory, edited=arguments.edited, device=arguments.device))
+
+
+def weights(arguments: argparse.Namespace) -> str:
+    """Verb ``weights``: fetch what was asked for, then print the table."""
+    from tqdm import tqdm
+
+    from portraitgen import weights as store
+
+    wanted = [entry.name for entry in store.TABLE] if arguments.all else [arguments.fetch] if arguments.fetch else []
+    for name in wanted:
+        with contextlib.closing(tqdm(desc=name, unit="B", unit_scale=True, file=sys.stderr, leave=False)) as bar:
+
+            def show(done: int, total: int, bar: tqdm = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            store.fetch(name, show)
+    return store.table()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; every error that a person can cause is one line on stderr and exit code 2."""
+    verbs = {"reconstruct": reconstruct, "edit": edit, "render": render, "evaluate": evaluate, "weights": weights}
+    parsed = build_parser().parse_args(arguments)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout carries the result alone, whatever a library prints
+            result = verbs[parsed.verb](parsed)
+        if result is not None:
+            print(result, flush=True)
+    except InputError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        fail("Stopped. Run the same command again to start over, or to go on with a reconstruction.", 130)
+    except OSError as error:
+        fail(explain_os_error(error))
+    return 0
+
+
+if __name__ == "__main__":
+    # The native libraries underneath log to stderr, which is ours: one line for an error, else the bar.
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""2D editors: everything that turns frames into edited frames, behind one protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class EditBatch:
+    """Frames to edit and all that is known about them.
+
+    Attributes:
+        source: [B, 3, H, W] the clip's own frames, RGB in [0, 1].
+        rendered: [B, 3, H, W] the same frames as the avatar renders them now.
+        alpha: [B, 1, H, W] the person, straight alpha in [0, 1].
+        regions: soft masks [B, 1, H, W] in [0, 1] by name (background, skin, hair, lips, eyes, brows, teeth, clothes);
+            a missing name means that the region is not in the picture.
+        normals: [B, 3, H, W] unit, camera space (x right, y down, z forward; facing the camera is z = -1), zeros outside the mesh.
+        uv: [B, 2, H, W] texture coordinates in [0, 1], NaN outside the mesh.
+        instruction: what the person asked for.
+        strength: how strong the edit is, in [0, 1]; 0 returns the source.
+        seed: for editors that draw random numbers.
+    """
+
+    source: Tensor
+    rendered: Tensor
+    alpha: Tensor
+    regions: dict[str, Tensor]
+    normals: Tensor
+    uv: Tensor
+    instruction: str
+    strength: float = 1.0
+    seed: int = 0
+
+
+class Editor(Protocol):
+    """A structure-preserving 2D editor. ``name`` is shown to the person."""
+
+    name: str
+
+    def edit(self, batch: EditBatch) -> Tensor:
+        """Return the edited frames, [B, 3, H, W] in [0, 1]."""
+        ...

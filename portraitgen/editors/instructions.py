@@ -1,0 +1,395 @@
+"""From a sentence to a plan: which operation on which regions, what to keep, what was not understood.
+
+The sentence is split into clauses; each clause may name regions, attributes (colour, material, look, …) or things that cannot be done.
+A clause that lacks one of the two borrows it from its neighbour ("her lips and eyes green", "bronze skin and hair"). A clause that the
+lexicon does not resolve is compared by meaning with the catalogue of examples; what stays unresolved is reported.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from portraitgen.editors import catalogue, lexicon, meaning, tagging
+from portraitgen.editors.catalogue import Operation
+from portraitgen.editors.lexicon import EVERYTHING, FACE, PERSON, Entry
+from portraitgen.editors.tagging import Tag
+from portraitgen.errors import InputError
+
+ENABLE = (
+    "For free-form edits fetch InstructPix2Pix with `python -m portraitgen weights --fetch instruct-pix2pix` (it needs a GPU, or patience)."
+)
+SURE = 0.66  # cosine above which a clause without known words is taken to mean a catalogue example
+ATTRIBUTES = ("colour", "adjustment", "material", "look", "style", "mood", "character")
+TINTABLE = frozenset(("hair", "brows", "lips", "eyes", "background", "teeth"))  # where "gold" or "chocolate" is a colour
+IMPLIED_REGION: Mapping[str, str] = {**{lexicon.join(name): "hair" for name in lexicon.HAIR_COLOURS}, "greenscreen": "background"}
+ORDER = ("character", "material", "colour", "effect", "adjustment", "mood", "look", "style")
+
+
+class CannotEdit(InputError):
+    """The built-in editor cannot do this; the message says what was understood, what is nearest, and how to get more."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Operations in the order in which they are applied, and in plain English what was understood."""
+
+    operations: tuple[Operation, ...]
+    understood: str
+
+    @property
+    def regions(self) -> frozenset[str]:
+        """Every region that some operation touches."""
+        return frozenset(region for operation in self.operations for region in operation.regions)
+
+
+@dataclass
+class Clause:
+    """What one clause says; ``joiner`` is the word before it."""
+
+    joiner: str = ""
+    words: list[str] = field(default_factory=list)
+    regions: list[str] = field(default_factory=list)
+    hint: str = ""  # "person", "everything", "it" or "clothes": where it points when it names no region
+    attributes: list[tuple[Entry, str]] = field(default_factory=list)  # with the shade (dark, light, …) or ""
+    keep: str = ""  # the word that negates the clause
+    only: bool = False
+    rest: bool = False
+    remove: bool = False
+    forced: bool = False  # "statue", "made of": a metal is the material, not the colour
+    impossible: list[tuple[str, str]] = field(default_factory=list)  # what it would take, the words
+    unknown: list[str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.words)
+
+
+@functools.lru_cache(maxsize=256)
+def parse(instruction: str) -> Plan:
+    """Turn an instruction into a plan.
+
+    Raises InputError when it is empty, endless or has no words, and CannotEdit when no part of it can be done.
+    """
+    text = tagging.clean(instruction)
+    clauses = _borrow(_clauses(tagging.tag(text)))
+    kept = _kept(clauses)
+    operations: list[Operation] = []
+    missed: list[str] = []
+    for clause in clauses:
+        if not clause.keep:
+            _resolve(clause, operations, missed)
+    described = _describe(operations)
+    operations = [_without(operation, kept) for operation in operations]
+    operations = [operation for operation in operations if operation.regions]
+    if not operations:
+        raise _cannot(text, missed, described, kept)
+    operations.sort(key=lambda operation: ORDER.index(operation.kind))
+    notes = [_join(described)]
+    if kept:
+        notes.append(f"{_name(kept)} kept")
+    if missed:
+        notes.append("not done: " + _join(missed))
+    return Plan(tuple(operations), "; ".join(notes))
+
+
+def _clauses(tags: list[Tag]) -> list[Clause]:
+    """Split at joiners and negations, and sort each clause's words by their meaning."""
+    clauses = [Clause()]
+    for place, tag in enumerate(tags):
+        word, current = tag.text, clauses[-1]
+        if word in tagging.JOINERS:
+            if current.words:
+                clauses.append(Clause(word))
+            elif word not in ",;.!?:":
+                current.joiner = word
+            continue
+        if word in tagging.KEEP:
+            if current.words and not current.keep and (current.regions or current.attributes or current.hint):
+                current = Clause(word)
+                clauses.append(current)
+            if current.keep not in tagging.EXCEPT:
+                current.keep = word
+            current.words.append(word)
+            continue
+        current.words.append(word)
+        if word in tagging.STAY:
+            current.keep = current.keep or word
+        elif word in tagging.ONLY:
+            current.only = True
+        elif word in tagging.REST:
+            current.rest = True
+        elif word in tagging.REMOVE:
+            current.remove = True
+        elif word in tagging.IT:
+            current.hint = current.hint or "it"
+        elif word in tagging.WEAR:
+            current.hint = "clothes"
+        else:
+            current.forced |= any(part in lexicon.FORCE_MATERIAL for part in word.split())
+            _sort(tag, tags[place + 1 : place + 3], current)
+    return [clause for clause in clauses if clause.words]
+
+
+def _sort(tag: Tag, following: list[Tag], clause: Clause) -> None:
+    """Put one tag into its place in the clause."""
+    meanings = {entry.kind: entry for entry in tag.entries}
+    colour_next = any(entry.kind == "colour" for other in following[:1] for entry in other.entries) or (
+        len(following) > 1
+        and any(entry.kind == "shade" for entry in following[0].entries)
+        and any(entry.kind == "colour" for entry in following[1].entries)
+    )
+    if not meanings:
+        if not tag.known:
+            clause.unknown.append(tag.text)
+    elif "region" in meanings:
+        name = meanings["region"].name
+        if name in lexicon.WEAK_REGIONS:
+            clause.hint = name if clause.hint != "clothes" else clause.hint
+        elif name not in clause.regions:
+            clause.regions.append(name)
+    elif "shade" in meanings and colour_next:
+        clause.attributes.append((meanings["shade"], "pending"))
+    elif "impossible" in meanings and not meanings.keys() & set(ATTRIBUTES):
+        clause.impossible.append((meanings["impossible"].name, tag.text))
+    elif "colour" in meanings and meanings.keys() & {"material", "adjustment", "mood"}:
+        other = next(meanings[kind] for kind in ("material", "adjustment", "mood") if kind in meanings)
+        clause.attributes.append((Entry(f"colour/{other.kind}", f"{meanings['colour'].name}/{other.name}"), _shade(clause)))
+    else:
+        kind = next((kind for kind in ATTRIBUTES if kind in meanings), "")
+        if kind == "colour":
+            clause.attributes.append((meanings["colour"], _shade(clause)))
+        elif kind:
+            clause.attributes.append((meanings[kind], ""))
+
+
+def _shade(clause: Clause) -> str:
+    """Take the shades that wait at the end of the clause's attributes."""
+    shades = []
+    while clause.attributes and clause.attributes[-1][1] == "pending":
+        shades.append(clause.attributes.pop()[0].name)
+    return "+".join(reversed(shades))
+
+
+def _borrow(clauses: list[Clause]) -> list[Clause]:
+    """Let clauses without attribute or without region take it from their neighbour."""
+    result: list[Clause] = []
+    for clause in clauses:
+        before = result[-1] if result else None
+        bare = bool(clause.regions) and not clause.attributes and not clause.impossible and not clause.remove
+        excepted = clause.keep in tagging.EXCEPT or (clause.joiner == "but" and before is not None and before.hint == "everything")
+        if excepted and clause.attributes and clause.regions and before and not before.attributes:
+            before.attributes, clause.attributes = clause.attributes, []  # "everything except the hair blue"
+            clause.keep = clause.keep or "but"
+        elif before and bare and not clause.keep and not clause.unknown:
+            if before.keep or (clause.joiner == "but" and (before.attributes or before.hint == "everything")):
+                clause.keep = clause.keep or before.keep or "but"  # "keep hair and skin", "everything but the hair"
+            elif before.attributes and not before.regions:
+                before.regions = clause.regions  # "bronze, skin"
+                before.only |= clause.only
+                continue
+            elif before.attributes and not clause.only:
+                clause.attributes = list(before.attributes)  # "bronze skin and hair"
+                clause.forced = before.forced
+            elif before.attributes:
+                before.regions = clause.regions  # "bronze skin and clothes, only the skin"
+                continue
+        elif before and not before.keep and not clause.keep and not before.attributes and not before.impossible and not before.remove:
+            if before.regions and (clause.attributes or before.only or clause.unknown) and clause.joiner not in (".", "!", "?", ";"):
+                clause.regions = [*before.regions, *(region for region in clause.regions if region not in before.regions)]
+                clause.only |= before.only  # "her hair and eyes green"
+                result.pop()
+        elif before and not clause.keep and not before.keep and clause.joiner in ("and", ",", "&"):
+            if _only_colours(before) and clause.regions and clause.attributes:
+                clause.attributes = [*before.attributes, *clause.attributes]  # "red and blue hair"
+                result.pop()
+            elif _only_colours(clause) and before.regions and all(entry.kind.startswith("colour") for entry, _ in before.attributes):
+                before.attributes = [*before.attributes, *clause.attributes]  # "hair red and blue"
+                continue
+        result.append(clause)
+    return result
+
+
+def _only_colours(clause: Clause) -> bool:
+    """Whether a clause says nothing but colours."""
+    colours = [entry for entry, _ in clause.attributes if entry.kind.startswith("colour")]
+    others = clause.regions or clause.hint or clause.unknown or clause.impossible
+    return bool(colours) and len(colours) == len(clause.attributes) and not others
+
+
+def _kept(clauses: Iterable[Clause]) -> tuple[str, ...]:
+    """Regions that the sentence says to leave alone, in the order of EVERYTHING."""
+    names: set[str] = set()
+    for clause in clauses:
+        if clause.keep and not clause.rest:
+            hinted = [clause.hint] if clause.hint == "person" and not clause.unknown else []
+            names.update(_expand(clause.regions or hinted))
+    return tuple(region for region in EVERYTHING if region in names)
+
+
+def _expand(names: Iterable[str]) -> tuple[str, ...]:
+    wanted = {part for name in names for part in lexicon.REGION_SETS.get(name, (name,))}
+    return tuple(region for region in EVERYTHING if region in wanted)
+
+
+def _resolve(clause: Clause, operations: list[Operation], missed: list[str]) -> None:
+    """Add the clause's operations, and what of it was not done."""
+    if clause.remove and not clause.attributes:
+        if clause.regions == ["background"]:
+            operations.append(catalogue.colour(("background",), "white"))
+            return
+        clause.impossible.append(("removing things", clause.text))
+    found = [] if _is_object(clause) else _operations(clause)
+    if not found and (clause.unknown or clause.impossible or clause.regions) and not clause.impossible:
+        choices = catalogue.examples()
+        (best, score), *_ = meaning.nearest(clause.text, choices)
+        if score >= SURE:
+            found = list(parse(choices[best]).operations)
+            operations.extend(found)
+            return
+    operations.extend(found)
+    if found:
+        missed.extend(f"'{words}' ({reason})" for reason, words in clause.impossible)
+        if clause.unknown:
+            missed.append(f"'{' '.join(clause.unknown)}' (not understood)")
+    elif clause.impossible and len(clause.unknown) < 2:
+        missed.append(f"'{clause.text}' ({clause.impossible[0][0]})")
+    elif clause.unknown or clause.impossible or clause.regions:
+        missed.append(f"'{clause.text}' (not understood)")
+
+
+def _is_object(clause: Clause) -> bool:
+    """Whether the attributes belong to a thing that is not in the picture: "a red hat", "a golden crown"."""
+    plain = all(entry.kind.split("/")[0] in ("colour", "material", "adjustment", "shade") for entry, _ in clause.attributes)
+    if clause.regions or clause.forced or not plain:
+        return False
+    coloured = any(entry.kind.startswith("colour") for entry, _ in clause.attributes)
+    return any(reason == "adding objects" or coloured for reason, _ in clause.impossible) or (
+        bool(clause.unknown) and coloured and not clause.hint
+    )
+
+
+def _operations(clause: Clause) -> list[Operation]:
+    found: list[Operation] = []
+    for entry, shade in clause.attributes:
+        if shade == "pending":  # a shade that no colour followed: an adjustment
+            entry = Entry("adjustment", {"dark": "darker", "bright": "lighter", "light": "lighter"}.get(entry.name, "muted"))
+        named = _expand(clause.regions)
+        kind, name = entry
+        if "/" in kind:
+            kind, name = _colour_or(entry, named, clause)
+        if kind == "colour":
+            operation = catalogue.colour(_colour_regions(name, named, clause), name, shade)
+            if found and found[-1].kind == "colour" and found[-1].regions == operation.regions:
+                first = found.pop()
+                parameters = {**first.parameters, "rgb2": operation.parameters["rgb"]}
+                operation = Operation(first.regions, "colour", f"{first.name} and {operation.name}", parameters)
+            found.append(operation)
+        elif kind == "character":
+            found.extend(catalogue.character(name, named))
+        else:
+            found.append(Operation(_regions(kind, name, named, clause), kind, name, {}))
+    found = _simplified(found, clause)
+    unique: list[Operation] = []
+    for operation in found:
+        if operation not in unique:
+            unique.append(operation)
+    return unique
+
+
+def _simplified(found: list[Operation], clause: Clause) -> list[Operation]:
+    """Drop what a more exact word of the same clause says better."""
+    drop: set[str] = set()
+    if len({operation.name for operation in found if operation.kind == "material"}) > 1:
+        drop.add("marble")  # "a gold statue"
+    painted = "oil" in clause.words or "painting" in clause.words
+    if any(operation.kind == "style" or (operation.kind == "look" and operation.name != "oil") for operation in found):
+        drop.add("oil")  # "a Monet painting"
+    elif not painted and any(operation.kind in ("colour", "material") for operation in found):
+        drop.add("oil")  # "paint the wall yellow"
+    return [operation for operation in found if operation.name not in drop]
+
+
+def _colour_or(entry: Entry, named: tuple[str, ...], clause: Clause) -> tuple[str, str]:
+    """Decide between the two meanings of a word like gold (material), tan (adjustment) or snow (mood), all of them colours too."""
+    colour, other = entry.name.split("/")
+    kind = entry.kind.split("/")[1]
+    if kind == "adjustment":
+        return ("colour", colour) if named and not set(named) <= set(FACE) else (kind, other)
+    if kind == "mood":
+        return ("colour", colour) if named else (kind, other)
+    if not clause.forced and named and (set(named) <= TINTABLE or (other == "chocolate" and "hair" not in named)):
+        return "colour", colour
+    return kind, other
+
+
+def _colour_regions(name: str, named: tuple[str, ...], clause: Clause) -> tuple[str, ...]:
+    if named and name in IMPLIED_REGION and not set(named) & {"hair", "brows", "background"}:
+        return (IMPLIED_REGION[name],)
+    if named:
+        return ("skin",) if set(named) == set(FACE) else named
+    if name in IMPLIED_REGION:
+        return (IMPLIED_REGION[name],)
+    return {"person": ("skin",), "clothes": ("clothes",)}.get(clause.hint, EVERYTHING)
+
+
+def _regions(kind: str, name: str, named: tuple[str, ...], clause: Clause) -> tuple[str, ...]:
+    """Where an attribute goes when the clause says so, or by default."""
+    if named:
+        return FACE if kind == "material" and named == ("skin",) else named
+    if clause.hint == "clothes":
+        return ("clothes",)
+    if kind == "material":
+        return EVERYTHING if clause.hint == "everything" else PERSON
+    if kind == "adjustment":
+        if name in ("tanned", "pale"):
+            return ("skin",)
+        return PERSON if clause.hint == "person" else EVERYTHING
+    return PERSON if clause.only and clause.hint == "person" else EVERYTHING
+
+
+def _without(operation: Operation, kept: tuple[str, ...]) -> Operation:
+    regions = tuple(region for region in operation.regions if region not in kept)
+    return Operation(regions, operation.kind, operation.name, operation.parameters)
+
+
+def _describe(operations: list[Operation]) -> list[str]:
+    """The operations in words; those of a character as one."""
+    regions: dict[str, set[str]] = {}
+    for operation in operations:
+        name = operation.parameters.get("character")
+        words = f"{name}, approximated by colour and shading," if name else catalogue.title(operation.kind, operation.name)
+        regions.setdefault(words, set()).update(operation.regions)
+    return [f"{words} on {_name(tuple(part for part in EVERYTHING if part in touched))}" for words, touched in regions.items()]
+
+
+def _name(regions: tuple[str, ...]) -> str:
+    """Regions in words: the whole picture, the whole person, or a list in which the parts of the face are "skin"."""
+    if set(regions) == set(EVERYTHING):
+        return "the whole picture"
+    if set(regions) == set(PERSON):
+        return "the whole person"
+    names = list(regions)
+    if set(FACE) <= set(names):
+        names = [name for name in names if name == "skin" or name not in FACE]
+    return _join(names)
+
+
+def _join(parts: Iterable[str]) -> str:
+    *most, last = dict.fromkeys(parts)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _cannot(text: str, missed: list[str], described: list[str], kept: tuple[str, ...]) -> CannotEdit:
+    if described:
+        understood = f"I understood {_join(described)}, but all of that is to be kept"
+    elif missed:
+        understood = f"The built-in editor cannot do this: {_join(missed)}"
+    elif kept:
+        understood = f"I understood only what to keep ({_name(kept)}), not what to change"
+    else:
+        understood = f"I found nothing to change in '{text if len(text) < 80 else text[:77] + '…'}'"
+    choices = catalogue.examples()
+    near = [choices[index] for index, _ in meaning.nearest(text, choices)[:3]]
+    return CannotEdit(f"{understood}. The nearest things it can do: {'; '.join(near)}. {ENABLE}")

@@ -1,0 +1,113 @@
+"""Recolouring and tonal adjustments of regions, in OKLab: the lightness relief stays, chroma and level move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from portraitgen.editors import EditBatch
+from portraitgen.editors.colour import from_oklab, oklab_of, smoothstep, to_oklab
+from portraitgen.editors.surface import carried, masked_blur, region, region_mask, unit
+
+# Per region: how far lightness goes to the target, how much relief stays, how far chroma goes.
+BEHAVIOUR: Mapping[str, tuple[float, float, float]] = {
+    "background": (0.92, 0.22, 1.0),
+    "skin": (0.72, 1.0, 0.92),
+    "hair": (0.95, 1.0, 0.97),
+    "lips": (0.7, 1.0, 0.95),
+    "eyes": (0.45, 1.0, 0.95),
+    "brows": (0.8, 1.0, 0.95),
+    "teeth": (0.6, 1.0, 0.9),
+    "mouth": (0.0, 1.0, 0.5),
+    "clothes": (0.92, 0.9, 1.0),
+}
+
+
+def recolour(batch: EditBatch, image: Tensor, regions: tuple[str, ...], parameters: Mapping[str, Any]) -> Tensor:
+    """Give ``regions`` of ``image`` [B, 3, H, W] the colour ``parameters["rgb"]``; returns the whole recoloured image, to be masked."""
+    lab = to_oklab(image)
+    target = _targets(batch, lab, parameters)
+    amount = float(parameters.get("amount", 1.0))
+    if len(regions) > 4:  # a picture in one colour: a tint, not paint over everything
+        tone = 0.12 * (target[:, :1] - 0.6) + lab[:, :1]
+        chroma = target[:, 1:] * (0.35 + 0.75 * tone).clamp(0, 1)
+        return from_oklab(torch.cat([tone.expand_as(lab[:, :1]), torch.lerp(lab[:, 1:], chroma.expand_as(lab[:, 1:]), 0.85 * amount)], 1))
+    result = image
+    for name in regions:
+        mask = region(batch, name)
+        if name == "eyes" and not parameters.get("whole"):
+            mask = mask * _iris(batch, lab, mask)
+        painted = from_oklab(_dyed(batch, lab, mask, target, name))
+        result = torch.lerp(result, painted, (mask * amount))
+    # the caller masks by the regions' union, which is the sum of these masks: undo it here so that edges are not faded twice
+    union = region_mask(batch, regions).clamp_min(1e-3)
+    return (image + (result - image) / union).clamp(0, 1)
+
+
+def _targets(batch: EditBatch, lab: Tensor, parameters: Mapping[str, Any]) -> Tensor:
+    """The target colour in OKLab, [1, 3, 1, 1], or [B, 3, H, W] where it changes over the picture."""
+    first = oklab_of(parameters["rgb"], lab)
+    if parameters.get("rainbow"):
+        where = carried(batch)
+        turn = 2 * torch.pi * (0.38 * where[:, :1] + 0.55 * where[:, 1:])
+        return torch.cat([0.68 + 0.07 * torch.sin(2 * turn), 0.19 * torch.cos(turn), 0.17 * torch.sin(turn)], 1)
+    if "rgb2" in parameters:
+        down = smoothstep(-0.35, 0.75, carried(batch)[:, 1:])
+        return torch.lerp(first, oklab_of(parameters["rgb2"], lab), down)
+    return first
+
+
+def _dyed(batch: EditBatch, lab: Tensor, mask: Tensor, target: Tensor, name: str) -> Tensor:
+    """OKLab of the region in the target colour, as dye rather than paint: relief, highlights and some of the old variation stay."""
+    level, relief, saturation = BEHAVIOUR[name]
+    light = lab[:, :1]
+    around = masked_blur(lab, mask, 90 * unit(batch))
+    base = around[:, :1]
+    wanted = torch.lerp(base, target[:, :1].expand_as(base), level)
+    # dark things have little contrast: raise it with the level, as bleaching does, and lower it on the way down less
+    gain = ((wanted + 0.12) / (base + 0.12)).clamp(0.6, 2.0) ** 0.75 * relief
+    ripple = (light - base) * gain
+    room = torch.where(ripple > 0, 1.0 - wanted, wanted).clamp_min(0.04)
+    value = wanted + room * torch.tanh(ripple / room)
+    glare = smoothstep(0.10, 0.38, light - base)  # light reflected off the surface keeps the lamp's colour, not the dye's
+    strength = (value / target[:, :1].clamp_min(0.15)).clamp(0.35, 1.12) * (1 - 0.45 * glare)
+    chroma = target[:, 1:] * strength + 0.25 * (lab[:, 1:] - around[:, 1:])
+    return torch.cat([value, torch.lerp(lab[:, 1:], chroma, saturation)], 1)
+
+
+def _iris(batch: EditBatch, lab: Tensor, mask: Tensor) -> Tensor:
+    """Weight of the iris within the eyes: darker or more coloured than the white around it; the pupil's black hides what it gets."""
+    white = masked_blur(lab[:, :1].clamp_min(0.3), mask**2, 7 * unit(batch))
+    darker = smoothstep(-0.03, 0.10, white - lab[:, :1])
+    pupil = 1 - smoothstep(0.16, 0.26, lab[:, :1])
+    return (darker * (1 - 0.7 * pupil)).clamp(0, 1)
+
+
+def adjust(batch: EditBatch, image: Tensor, regions: tuple[str, ...], name: str) -> Tensor:
+    """Tonal adjustments of the whole ``image`` [B, 3, H, W], to be masked: darker, lighter, vivid, muted, warmer, cooler, tanned, pale."""
+    lab = to_oklab(image)
+    light, chroma = lab[:, :1], lab[:, 1:]
+    if name == "darker":
+        light, chroma = light * (0.62 + 0.1 * light), chroma * 0.85
+    elif name == "lighter":
+        if "teeth" in regions and len(regions) < 4:
+            light, chroma = 1 - (1 - light) * 0.65, chroma * 0.35
+        else:
+            light, chroma = 1 - (1 - light) ** 1.55, chroma * 1.02
+    elif name == "vivid":
+        chroma = chroma * 1.65
+        light = light + 0.10 * (light - 0.5) * (1 - (2 * light - 1) ** 2)
+    elif name == "muted":
+        chroma = chroma * 0.3
+    elif name in ("warmer", "cooler"):
+        warm = torch.tensor([0.018, 0.045], dtype=lab.dtype, device=lab.device).view(1, 2, 1, 1)
+        chroma = chroma + (warm if name == "warmer" else -1.1 * warm) * (0.3 + 0.7 * light)
+    elif name == "tanned":
+        tan = oklab_of((0.66, 0.42, 0.26), lab)
+        light, chroma = light * 0.84, torch.lerp(chroma, tan[:, 1:].expand_as(chroma), 0.55)
+    else:  # pale
+        light, chroma = 1 - (1 - light) ** 1.35, chroma * 0.5
+    return from_oklab(torch.cat([light, chroma], 1))

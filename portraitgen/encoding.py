@@ -1,0 +1,228 @@
+"""Writing of H.264 files with PyAV: exact times, sound, and nothing half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import av
+import cv2
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
+
+from .decoding import EXACT, MATRICES, audio_stream, opened, origin
+from .errors import InputError
+
+if TYPE_CHECKING:
+    from .clip import ClipInfo
+
+_AUDIO_SLACK = 0.05  # seconds: the last audio packets of an untrimmed clip usually end just after its last frame
+_AUDIO_AHEAD = 0.5  # seconds by which the sound is muxed ahead of the pictures
+_COPIED_AUDIO = {"aac", "mp3"}  # what MP4 carries and every browser plays
+_AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
+_AAC_LAYOUTS = {"mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def write_video(
+    path: str | Path, frames: Iterable[np.ndarray], info: ClipInfo, *, audio_from: str | Path | None = None, crf: float = 16
+) -> None:
+    """Write an MP4 (H.264, yuv420p, index at the front) with the times of ``info`` and the first sound track of ``audio_from``.
+
+    Args:
+        path: the file, replaced only when the new one is whole.
+        frames: ``info.frame_count`` arrays ``[H, W, 3]`` uint8 RGB of one size, any size; ValueError if there are more or fewer. yuv420p
+            cannot hold odd sizes: an odd width or height gets one more column or row, a copy of the last.
+        audio_from: clip on whose times ``info`` is based; its sound is cut to the frames, copied if it is AAC or MP3 and else made AAC.
+        crf: quality of libx264, 0 lossless to 51.
+
+    Raises InputError if the folder cannot be written or the disk is full. On any error, Ctrl-C included, nothing is left behind.
+    """
+    with _replacing(Path(path)) as temporary, contextlib.ExitStack() as stack:
+        container = stack.enter_context(_muxer(temporary))
+        stream = container.add_stream("libx264", rate=info.rate, options={"crf": str(crf), "preset": "fast"})
+        stream.pix_fmt = "yuv420p"
+        codec = stream.codec_context
+        codec.color_range = ColorRange.MPEG
+        codec.color_primaries, codec.color_trc, codec.colorspace = info.colour
+        codec.sample_aspect_ratio = info.pixel_aspect
+        sound: Iterator[float] = iter(())
+        if audio_from is not None and info.has_audio:
+            sound = _sound(container, *stack.enter_context(opened(Path(audio_from))), info)
+        _encode(container, stream, (_to_yuv(frame, info.colour[2]) for frame in frames), info, sound)
+
+
+def write_gray(path: str | Path, frames: Iterable[np.ndarray], info: ClipInfo) -> None:
+    """Write ``[H, W]`` uint8 images without loss as gray H.264 with the times of ``info``; errors as for `write_video`."""
+    with _replacing(Path(path)) as temporary, _muxer(temporary) as container:
+        stream = container.add_stream("libx264", rate=info.rate, options={"qp": "0", "preset": "veryfast"})
+        stream.pix_fmt = "gray"
+        pictures = (av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="gray") for frame in frames)
+        _encode(container, stream, pictures, info, iter(()))
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well and is removed when it does not."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder. Give the path of the video file to write.")
+    if not path.parent.is_dir():
+        raise InputError(f"There is no folder {path.parent}. Make it first or write elsewhere.")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except (OSError, av.FFmpegError) as error:
+        if error.errno in _FULL:
+            raise InputError(f"The disk is full, {path.name} was not written. Free some space and try again.") from error
+        if error.errno in _CLOSED:
+            raise InputError(f"{path.parent} cannot be written. Choose another folder.") from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _muxer(path: Path) -> Iterator[Any]:
+    """An MP4 to fill. An error inside the block comes out as it is; closing the spoilt file is then not allowed to hide it."""
+    container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
+    try:
+        yield container
+    except BaseException:
+        with contextlib.suppress(av.FFmpegError, OSError, ValueError):
+            container.close()
+        raise
+    container.close()
+
+
+def _encode(container: Any, stream: Any, pictures: Iterable[Any], info: ClipInfo, sound: Iterator[float]) -> None:
+    """Encode and mux the pictures, pulling ``sound`` along: it muxes a little at each step and yields how far it is, in seconds."""
+    base, ticks = _ticks(info)
+    ticks_of = dict(itertools.pairwise(ticks))
+    sounding = 0.0
+
+    def mux(packets: Iterable[Any]) -> None:
+        for packet in packets:
+            packet.duration = ticks_of[packet.pts] - packet.pts
+            container.mux(packet)
+
+    stream.codec_context.time_base = base
+    count = 0
+    for picture in pictures:
+        if count == info.frame_count:
+            raise ValueError(f"more than the clip's {info.frame_count} frames")
+        if count == 0:
+            stream.width, stream.height = picture.width, picture.height
+        picture.pts, picture.time_base = ticks[count], base
+        picture.duration = ticks[count + 1] - ticks[count]
+        mux(stream.encode(picture))
+        while sounding < info.timestamps[count] + _AUDIO_AHEAD:
+            sounding = next(sound, float("inf"))
+        count += 1
+    if count < info.frame_count:
+        raise ValueError(f"{count} frames instead of the clip's {info.frame_count}")
+    mux(stream.encode())
+    for _ in sound:
+        pass
+
+
+def _ticks(info: ClipInfo) -> tuple[Fraction, list[int]]:
+    """A time base and in it the time of each frame and of the clip's end: exact for a constant rate, else 90 kHz."""
+    times = np.array([*info.timestamps, info.timestamps[0] + info.duration])
+    even = times[0] + np.arange(len(times)) / float(info.rate)
+    if np.abs(times - even).max() < 1.1e-3:  # Matroska and WebM round to milliseconds
+        base = 1 / Fraction(info.rate.numerator)
+        start = round(times[0] * info.rate.numerator)
+        return base, [start + number * info.rate.denominator for number in range(len(times))]
+    ticks = np.round(times * 90000).astype(np.int64)
+    floor = ticks[0] + np.arange(len(ticks))
+    return Fraction(1, 90000), (np.maximum.accumulate(ticks - floor) + floor).tolist()  # strictly increasing
+
+
+def _to_yuv(frame: np.ndarray, matrix_code: int) -> Any:
+    height, width = frame.shape[:2]
+    if height % 2 or width % 2:
+        frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
+        format="yuv420p",
+        dst_colorspace=MATRICES.get(matrix_code, Colorspace.ITU601),
+        src_color_range=ColorRange.JPEG,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=EXACT,
+    )
+
+
+def _sound(container: Any, source: Any, video: Any, info: ClipInfo) -> Iterator[float]:
+    """Add the sound track of ``source`` to ``container``; the iterator muxes it step by step and yields the time it has reached.
+
+    The track exists when this returns, as it must before the first packet is muxed.
+    """
+    track = audio_stream(source)
+    end = info.timestamps[0] + info.duration
+    if track.codec_context.codec.canonical_name in _COPIED_AUDIO:
+        return _copied_sound(container, source, track, container.add_stream_from_template(track), origin(source, video), end)
+    rate = track.codec_context.sample_rate
+    made = container.add_stream("aac", rate=rate if rate in _AAC_RATES else 48000)
+    layout = track.codec_context.layout.name
+    made.layout = layout if layout in _AAC_LAYOUTS else "stereo"
+    made.bit_rate = 96000 * made.codec_context.channels
+    return _made_sound(container, source, track, made, origin(source, video), end)
+
+
+def _copied_sound(container: Any, source: Any, track: Any, copy: Any, start: float, end: float) -> Iterator[float]:
+    shift = round(start / track.time_base)
+    for packet in _packets(source, track):
+        if packet.size == 0 or packet.dts is None or packet.pts is None:
+            continue
+        time = float(packet.pts * track.time_base) - start
+        if time + float((packet.duration or 0) * track.time_base) > end + _AUDIO_SLACK:
+            return
+        packet.pts -= shift
+        packet.dts -= shift
+        packet.stream = copy
+        container.mux(packet)
+        yield time
+
+
+def _made_sound(container: Any, source: Any, track: Any, made: Any, start: float, end: float) -> Iterator[float]:
+    codec = made.codec_context
+    codec.open()
+    resampler = av.AudioResampler(format=codec.format, layout=codec.layout, rate=codec.sample_rate, frame_size=codec.frame_size)
+    clock: int | None = None  # samples
+    for frame in itertools.chain(_decoded_sound(source, track), [None]):
+        if clock is None:
+            clock = round((float((frame.pts or 0) * track.time_base) - start) * codec.sample_rate) if frame is not None else 0
+        for piece in resampler.resample(frame):
+            piece.pts, piece.time_base = clock, Fraction(1, codec.sample_rate)
+            container.mux(made.encode(piece))
+            clock += piece.samples
+            if clock / codec.sample_rate > end:
+                break
+        yield clock / codec.sample_rate
+        if clock / codec.sample_rate > end:
+            break
+    container.mux(made.encode(None))
+
+
+def _packets(source: Any, track: Any) -> Iterator[Any]:
+    """Packets up to where the file breaks."""
+    with contextlib.suppress(av.FFmpegError):
+        yield from source.demux(track)
+
+
+def _decoded_sound(source: Any, track: Any) -> Iterator[Any]:
+    """Audio frames, past broken packets."""
+    for packet in _packets(source, track):
+        frames: list[Any] = []
+        with contextlib.suppress(av.FFmpegError):
+            frames = packet.decode()
+        yield from frames

@@ -1,0 +1,135 @@
+"""Numbers about a portrait and about an edit of it: sharpness, fidelity on held-out frames, steadiness, expression drift."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from .clip import ClipInfo, probe, read_frames
+from .errors import InputError
+from .landmarks import detect_landmarks
+from .losses import PerceptualLoss, psnr, ssim
+from .mattes import crops_with_alpha
+from .portrait import Portrait
+from .reconstruction import load_fitted
+from .rendering import render_crops
+from .tracking import Tracking
+
+_EYE_CORNERS = (33, 263)
+
+
+def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[str, Any]:
+    """Compare the avatar with the clip, in the working crop over white.
+
+    Returns:
+        ``held_out`` and ``trained`` frame counts with PSNR (dB), SSIM and perceptual distance each, ``sharpness`` (mean gradient magnitude
+        inside the person, ours over the source's), ``track_error`` (fractions of the inter-ocular distance), ``gaussians`` and ``seconds``.
+    """
+    fitted = load_fitted(portrait, device)
+    tracking = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+    perceptual = PerceptualLoss(device)
+    rows: dict[str, list[tuple[float, float, float]]] = {"trained": [], "held_out": []}
+    sharpness = []
+    for number, (rendering, (source, alpha)) in enumerate(
+        zip(render_crops(portrait, fitted, tracking.K), crops_with_alpha(portrait), strict=False)
+    ):
+        ours = torch.from_numpy(rendering.color + (1 - rendering.alpha[..., None])).clamp(0, 1)
+        matte = alpha[..., None].astype(np.float32) / 255
+        truth = torch.from_numpy(source.astype(np.float32) / 255 * matte + 1 - matte)
+        a, b = (x.permute(2, 0, 1)[None].to(device) for x in (ours, truth))
+        with torch.no_grad():
+            row = (psnr(a, b), float(ssim(a, b)), float(perceptual(a, b)))
+        rows["trained" if number < portrait.trained_frames else "held_out"].append(row)
+        inside = cv2.erode(alpha, np.ones((5, 5), np.uint8)) > 250
+        sharpness.append(_gradient(ours.numpy())[inside].mean() / max(1e-6, _gradient(truth.numpy())[inside].mean()))
+    result: dict[str, Any] = {"perceptual_network": perceptual.name}
+    for name, values in rows.items():
+        mean = np.mean(values, 0) if values else (None, None, None)
+        result[name] = {"frames": len(values)} | {
+            key: None if value is None else round(float(value), 4)
+            for key, value in zip(("psnr", "ssim", "perceptual"), mean, strict=True)
+        }
+    result["sharpness"] = round(float(np.mean(sharpness)), 4)
+    error = tracking.landmark_error[~torch.isnan(tracking.landmark_error)]
+    result["track_error"] = {"mean": round(float(error.mean()), 5), "max": round(float(error.max()), 5)}
+    result["gaussians"] = len(fitted.avatar)
+    result["seconds"] = portrait.stages
+    return result
+
+
+def evaluate_edit(portrait: Portrait, edited: Path) -> dict[str, Any]:
+    """Compare an edited full-frame video with the portrait's clip.
+
+    Returns:
+        ``warp_error`` (mean absolute difference of neighbouring edited frames along the source's optical flow, inside the person, in
+        [0, 1]) and ``source_warp_error``; ``landmark_drift`` (mean distance of face landmarks in edit and source, fraction of the
+        inter-ocular distance, None where the edit has no detectable face) and on how many frames a face was found.
+    """
+    info = probe(edited)
+    clip = portrait.clip
+    if (info.width, info.height, info.frame_count) != (clip.width, clip.height, clip.frame_count):
+        raise InputError(
+            f"{edited} has {info.frame_count} frames of {info.width}x{info.height}, the portrait's clip {clip.frame_count} of "
+            f"{clip.width}x{clip.height}. Give the video that `edit` wrote for this portrait."
+        )
+    ours, source = warp_errors(portrait, edited, info)
+    drift = _landmark_drift(portrait, edited, info)
+    return {
+        "warp_error": round(ours, 5),
+        "source_warp_error": round(source, 5),
+        "landmark_drift": None if drift is None else round(drift[0], 5),
+        "faces_found": 0 if drift is None else drift[1],
+        "frames": info.frame_count,
+    }
+
+
+def warp_errors(portrait: Portrait, edited: Path, info: ClipInfo) -> tuple[float, float]:
+    """Flow warp error of the edited video and of the source itself, inside the person where the flow is consistent."""
+    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    errors = []
+    edits = (portrait.crop.extract(frame) for frame in read_frames(edited, info))
+    moments = ((source, alpha, edit) for (source, alpha), edit in zip(crops_with_alpha(portrait), edits, strict=False))
+    for (before, matte, edit_before), (after, _, edit_after) in pairwise(moments):
+        grays = [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (before, after)]
+        motion = flow.calc(grays[0], grays[1], None)
+        warped = _warp(after, motion)
+        same = (np.abs(warped.astype(np.float32) - before).mean(2) < 20) & (matte > 128)
+        if same.any():
+            pair = [
+                np.abs(_warp(x, motion).astype(np.float32) - y)[same].mean() / 255
+                for x, y in ((edit_after, edit_before), (after, before))
+            ]
+            errors.append(pair)
+    if not errors:
+        return 0.0, 0.0
+    ours, source = np.mean(errors, 0)
+    return float(ours), float(source)
+
+
+def _warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    rows, columns = np.mgrid[: flow.shape[0], : flow.shape[1]].astype(np.float32)
+    return cv2.remap(
+        image, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+
+
+def _landmark_drift(portrait: Portrait, edited: Path, info: ClipInfo) -> tuple[float, int] | None:
+    before = portrait.load_tensors("landmarks.safetensors")["face"][..., :2].numpy()
+    try:
+        after = detect_landmarks(read_frames(edited, info), info).face[..., :2]
+    except InputError:
+        return None
+    ocular = np.nanmedian(np.linalg.norm(before[:, _EYE_CORNERS[0]] - before[:, _EYE_CORNERS[1]], axis=-1))
+    distance = np.linalg.norm(np.asarray(after) - before, axis=-1).mean(1) / ocular
+    found = ~np.isnan(distance)
+    return (float(distance[found].mean()), int(found.sum())) if found.any() else None
+
+
+def _gradient(image: np.ndarray) -> np.ndarray:
+    gray = image.mean(2)
+    return np.hypot(cv2.Sobel(gray, cv2.CV_32F, 1, 0), cv2.Sobel(gray, cv2.CV_32F, 0, 1))

@@ -1,0 +1,91 @@
+"""Training pictures: the chosen frames of a clip in memory, and random windows of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows cut from training frames.
+
+    Attributes:
+        frames: index of the clip's frame per picture ``[B]``.
+        image: straight foreground colour ``[B, 3, h, w]`` in [0, 1].
+        alpha: ``[B, 1, h, w]`` in [0, 1].
+        Ks: intrinsics of the windows ``[B, 3, 3]``.
+    """
+
+    frames: Tensor
+    image: Tensor
+    alpha: Tensor
+    Ks: Tensor
+
+
+@dataclass
+class TrainingFrames:
+    """Some frames of a clip, on the device that trains.
+
+    Attributes:
+        frames: index in the clip ``[M]``.
+        images: straight foreground colour ``[M, 3, S, S]`` uint8.
+        alphas: ``[M, 1, S, S]`` uint8.
+        K: intrinsics of the working image ``[3, 3]``.
+        heads: centre of the head ``[M, 2]`` in pixels, which windows are drawn towards.
+    """
+
+    frames: Tensor
+    images: Tensor
+    alphas: Tensor
+    K: Tensor
+    heads: Tensor
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def size(self) -> int:
+        return int(self.images.shape[-1])
+
+    def replaced(self, images: Tensor) -> TrainingFrames:
+        """The same frames with other pictures ``[M, 3, S, S]`` uint8."""
+        return TrainingFrames(self.frames, images, self.alphas, self.K, self.heads)
+
+    def select(self, index: Tensor) -> TrainingFrames:
+        """The frames at positions ``index``."""
+        return TrainingFrames(self.frames[index], self.images[index], self.alphas[index], self.K, self.heads[index])
+
+    def whole(self, index: Tensor, factor: int) -> Batch:
+        """Whole frames at positions ``index`` ``[B]``, shrunk by ``factor``."""
+        image, alpha = self.images[index].float() / 255, self.alphas[index].float() / 255
+        if factor > 1:
+            # Average premultiplied, so that the colour behind the edge does not bleed in.
+            small = F.avg_pool2d(alpha, factor)
+            image = F.avg_pool2d(image * alpha, factor) / small.clamp_min(1e-3)
+            alpha = small
+        K = self.K.clone()
+        K[:2] /= factor
+        return Batch(self.frames[index], image.clamp(0, 1), alpha, K.expand(len(index), 3, 3))
+
+    def windows(self, index: Tensor, side: int, generator: np.random.Generator) -> Batch:
+        """One random window of ``side`` pixels of each frame at ``index``; half of them lie on the head."""
+        side = min(side, self.size)
+        span = self.size - side
+        corners = []
+        for head in self.heads[index].tolist():
+            if generator.random() < 0.5:
+                corner = np.asarray(head) - side / 2 + generator.uniform(-0.2, 0.2, 2) * side
+            else:
+                corner = generator.uniform(-0.1, 1.1, 2) * span
+            corners.append(np.clip(np.round(corner), 0, span).astype(int))
+        cut = [(slice(y, y + side), slice(x, x + side)) for x, y in corners]
+        image = torch.stack([self.images[i][:, ys, xs] for i, (ys, xs) in zip(index.tolist(), cut, strict=True)])
+        alpha = torch.stack([self.alphas[i][:, ys, xs] for i, (ys, xs) in zip(index.tolist(), cut, strict=True)])
+        Ks = self.K.repeat(len(index), 1, 1)
+        Ks[:, :2, 2] -= torch.as_tensor(np.stack(corners), dtype=Ks.dtype, device=Ks.device)
+        return Batch(self.frames[index], image.float() / 255, alpha.float() / 255, Ks)

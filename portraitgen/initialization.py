@@ -1,0 +1,207 @@
+"""The avatar before its first optimiser step: where Gaussians sit and what colour the clip's frames give them.
+
+Hair and loose clothes lie outside the body's surface. Instead of waiting for displacements (Eq. 6) to crawl there, pixels of the person
+that the mesh leaves uncovered are lifted to Gaussians bound to the nearest part of the mesh, so that step 0 already shows the person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from .avatar import Avatar, Texels, sample_texels, triangle_frames
+from .body import LABELS, BodyModel
+from .frames import TrainingFrames
+from .mesh import rasterize_mesh
+
+_FACING_SEEN, _FACING_NEAR = -0.1, -0.6  # cosine of the angle between a face's normal and the way to the camera
+_DEPTH_TOLERANCE = 0.012  # metres
+_BEHIND = 0.01  # metres that lifted pixels lie behind the surface that they continue
+_MOUTH_LABELS = ("eye_left", "eye_right", "lips", "teeth", "tongue", "mouth_interior")
+
+
+@dataclass(frozen=True)
+class Views:
+    """Posed meshes and pictures of a few frames.
+
+    Attributes:
+        vertices: ``[M, V, 3]`` metres, camera space.
+        triangles: index of the triangle at each pixel ``[M, S, S]``, -1 where there is none.
+        depth: ``[M, S, S]`` metres, infinite where there is no mesh.
+        images: ``[M, 3, S, S]`` straight colour in [0, 1].
+        alphas: ``[M, S, S]`` in [0, 1].
+        K: ``[3, 3]``.
+    """
+
+    vertices: Tensor
+    triangles: Tensor
+    depth: Tensor
+    images: Tensor
+    alphas: Tensor
+    K: Tensor
+
+
+def make_views(vertices: Tensor, faces: Tensor, data: TrainingFrames) -> Views:
+    """Views of the frames in ``data`` with their posed meshes ``vertices`` ``[M, V, 3]``."""
+    size = data.size
+    triangles, _, depth = rasterize_mesh(vertices, faces, data.K, size, size)
+    depth = torch.where(triangles < 0, torch.inf, depth)
+    return Views(vertices, triangles.long(), depth, data.images.float() / 255, data.alphas[:, 0].float() / 255, data.K)
+
+
+def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
+    """Pixel coordinates ``[..., 2]`` and depth ``[...]`` of camera-space points ``[..., 3]``."""
+    depth = points[..., 2].clamp_min(1e-3)
+    return points[..., :2] / depth[..., None] * K.diagonal()[:2] + K[:2, 2], depth
+
+
+def build_avatar(body: BodyModel, views: Views, channels: int, texel_pixels: float) -> Avatar:
+    """Avatar with one Gaussian about every ``texel_pixels`` pixels of what the views show, coloured by them."""
+    pixel = float(views.vertices[..., 2].median() / views.K[0, 0])
+    spacing = _face_spacing(body, views, pixel * texel_pixels)
+    texels = sample_texels(views.vertices[0].cpu(), body.faces.cpu(), _face_uvs(body), spacing.cpu())
+    device = views.vertices.device
+    texels = _to(texels, device)
+    offsets = torch.zeros(len(texels), 3, device=device)
+    for view in range(len(views.vertices)):
+        lifted, lifted_offsets = _lift_uncovered(body, views, view, texels, offsets, pixel, texel_pixels * 1.2)
+        texels = _join(texels, lifted)
+        offsets = torch.cat([offsets, lifted_offsets])
+    avatar = Avatar(body.faces.to(device), texels, channels, offsets).to(device)
+    colors, seen, on_person = gather_colors(avatar, views)
+    with torch.no_grad():
+        avatar.features[:, :3] = colors
+        # Texels that the views show outside the matte start faint; the mask loss decides about them.
+        outside = seen & (on_person < 0.3)
+        avatar.opacity_logits[outside] = torch.tensor(0.05, device=device).logit()
+    return avatar
+
+
+@torch.no_grad()
+def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]:
+    """Colour of each Gaussian: mean of the pixels where the views show it, weighted towards the views that face it.
+
+    Returns:
+        colours ``[N, 3]`` in [0, 1] (a Gaussian that no view shows takes its nearest seen neighbour's); whether each was seen ``[N]``; and
+        the mean alpha under it ``[N]``.
+    """
+    size = views.images.shape[-1]
+    total = torch.zeros(len(avatar), 3, device=views.images.device)
+    alpha_total, weight_total, seen_total = (torch.zeros(len(avatar), device=total.device) for _ in range(3))
+    for view in range(len(views.vertices)):
+        vertices = views.vertices[view : view + 1]
+        means = avatar(vertices).means[0]
+        normals = triangle_frames(vertices, avatar.mesh_faces)[0, avatar.texel_faces, :, 2]
+        facing = -(normals * torch.nn.functional.normalize(means, dim=-1)).sum(-1)
+        xy, depth = project(means, views.K)
+        column, row = (xy[:, 0].long(), xy[:, 1].long())
+        inside = (xy >= 0).all(1) & (xy < size).all(1)
+        column, row = column.clamp(0, size - 1), row.clamp(0, size - 1)
+        lifted = avatar.rest_offsets.norm(dim=1) > _BEHIND / 2
+        visible = inside & ((depth < views.depth[view, row, column] + _DEPTH_TOLERANCE) & (lifted | (facing > 0)))
+        alpha = views.alphas[view, row, column]
+        seen_total += visible
+        alpha_total += visible * alpha
+        weight = visible * (alpha > 0.5) * torch.where(lifted, 0.3, facing.clamp_min(0) ** 2 + 1e-3)
+        sampled = torch.nn.functional.grid_sample(
+            views.images[view : view + 1], (xy / size * 2 - 1)[None, None], mode="bilinear", align_corners=False
+        )[0, :, 0].T
+        total += weight[:, None] * sampled
+        weight_total += weight
+    colored = weight_total > 1e-4
+    colors = total / weight_total.clamp_min(1e-6)[:, None]
+    if colored.any() and not colored.all():
+        rest = avatar(views.vertices[:1]).means[0]
+        tree = cKDTree(rest[colored].cpu().numpy())
+        nearest = tree.query(rest[~colored].cpu().numpy())[1]
+        colors[~colored] = colors[colored][torch.as_tensor(nearest, device=colors.device)]
+    return colors, seen_total > 0, alpha_total / seen_total.clamp_min(1)
+
+
+def _face_uvs(body: BodyModel) -> Tensor:
+    return body.uvs[body.face_uvs].float().cpu()
+
+
+def _face_spacing(body: BodyModel, views: Views, wanted: float) -> Tensor:
+    """Distance between texels on each face ``[F]`` in metres: finer on eyes and mouth, coarser or none where no view looks."""
+    size = views.images.shape[-1]
+    best = torch.full((len(body.faces),), -1.0, device=views.vertices.device)
+    for view in range(len(views.vertices)):
+        vertices = views.vertices[view : view + 1]
+        normals = triangle_frames(vertices, body.faces)[0, :, :, 2]
+        centres = vertices[0, body.faces].mean(1)
+        xy, _ = project(centres, views.K)
+        inside = ((xy > -0.1 * size) & (xy < 1.1 * size)).all(1)
+        facing = -(normals * torch.nn.functional.normalize(centres, dim=-1)).sum(-1)
+        best = torch.maximum(best, torch.where(inside, facing, -1.0))
+    spacing = torch.where(best > _FACING_SEEN, wanted, torch.where(best > _FACING_NEAR, 2 * wanted, 0.0))
+    inner = torch.tensor([label in _MOUTH_LABELS for label in LABELS], device=spacing.device)[body.face_labels]
+    return torch.where(inner & (best > -1), 0.7 * wanted, spacing)
+
+
+def _lift_uncovered(
+    body: BodyModel, views: Views, view: int, texels: Texels, offsets: Tensor, pixel: float, stride: float
+) -> tuple[Texels, Tensor]:
+    """Texels and offsets for the person's pixels in one view that neither the mesh nor earlier lifted texels cover."""
+    size = views.images.shape[-1]
+    device = views.vertices.device
+    covered = (views.triangles[view] >= 0).cpu().numpy()
+    nothing = Texels(*(t[:0] for t in (texels.faces, texels.barycentrics, texels.uvs, texels.spacing)))
+    if not covered.any():
+        return nothing, offsets[:0]
+    earlier = offsets.norm(dim=1) > 0
+    blocked = covered.copy()
+    if earlier.any():
+        xy, _ = project(_positions(body, views.vertices[view], texels, offsets)[earlier], views.K)
+        columns, rows = xy.round().long().clamp(0, size - 1).T.cpu().numpy()
+        marks = np.zeros((size, size), bool)
+        marks[rows, columns] = True
+        blocked |= ndimage.binary_closing(
+            ndimage.binary_dilation(marks, iterations=max(1, round(stride))), iterations=2
+        )
+    missing = (views.alphas[view].cpu().numpy() > 0.5) & ~blocked
+    grid = np.arange(stride / 2, size, stride).astype(int)
+    rows, columns = (g.ravel() for g in np.meshgrid(grid, grid, indexing="ij"))
+    chosen = missing[rows, columns]
+    rows, columns = rows[chosen], columns[chosen]
+    if not len(rows):
+        return nothing, offsets[:0]
+    nearest_rows, nearest_columns = ndimage.distance_transform_edt(
+        ~covered, return_distances=False, return_indices=True
+    )
+    near = nearest_rows[rows, columns], nearest_columns[rows, columns]
+    faces = views.triangles[view][near]
+    depth = views.depth[view][near] + _BEHIND
+    xy = torch.as_tensor(np.stack([columns, rows], 1) + 0.5, dtype=torch.float32, device=device)
+    points = torch.cat([(xy - views.K[:2, 2]) / views.K.diagonal()[:2] * depth[:, None], depth[:, None]], 1)
+    weights = torch.full((len(faces), 3), 1 / 3, device=device)
+    spacing = torch.full((len(faces),), stride * pixel, device=device)
+    uvs = body.uvs[body.face_uvs[faces]].float().mean(1).to(device)
+    lifted = Texels(faces, weights, uvs, spacing)
+    frames = triangle_frames(views.vertices[view : view + 1], body.faces)[0, faces]
+    centres = views.vertices[view][body.faces[faces]].mean(1)
+    return lifted, (frames.transpose(1, 2) @ (points - centres)[..., None]).squeeze(-1)
+
+
+def _positions(body: BodyModel, vertices: Tensor, texels: Texels, offsets: Tensor) -> Tensor:
+    corners = vertices[body.faces[texels.faces]]
+    frames = triangle_frames(vertices[None], body.faces)[0, texels.faces]
+    return (corners * texels.barycentrics[..., None]).sum(1) + (frames @ offsets[..., None]).squeeze(-1)
+
+
+def _to(texels: Texels, device: torch.device) -> Texels:
+    return Texels(*(t.to(device) for t in (texels.faces, texels.barycentrics, texels.uvs, texels.spacing)))
+
+
+def _join(a: Texels, b: Texels) -> Texels:
+    return Texels(
+        torch.cat([a.faces, b.faces]),
+        torch.cat([a.barycentrics, b.barycentrics]),
+        torch.cat([a.uvs, b.uvs]),
+        torch.cat([a.spacing, b.spacing]),
+    )

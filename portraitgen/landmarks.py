@@ -1,0 +1,310 @@
+"""Face and body landmarks of one person through a clip, with MediaPipe (its models come in the wheel).
+
+FaceMesh and Pose look at a window around the person instead of the whole frame, so that small faces in large frames are
+seen as well as close-ups, other people are left out, and 4K frames cost no more than small ones. Neither of MediaPipe's
+causal smoothing filters is used: they lag. Smoothing is the tracker's business.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from portraitgen.errors import InputError
+
+FACE_POINTS, POSE_POINTS = 478, 33
+LONGEST_GAP = 0.5  # seconds without a face that are bridged
+POSE_EVERY = 3  # frames; shoulders move slowly and Pose costs five times what FaceMesh does
+SEARCH_SIDE = 960  # px, longest side of what the whole-frame search looks at
+WINDOW_SIDE = 640  # px, longest side of what the trackers look at
+
+
+class FrameTimes(Protocol):
+    """The part of ClipInfo that is needed here."""
+
+    @property
+    def frame_count(self) -> int: ...
+
+    @property
+    def timestamps(self) -> tuple[float, ...]: ...
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """One person's landmarks in T frames, in pixels of the source frame; NaN where not found."""
+
+    face: np.ndarray  # [T, 478, 3] FaceMesh points with irises: x, y, and relative depth on the scale of x
+    pose: np.ndarray  # [T, 33, 4] Pose points: x, y, relative depth, visibility 0..1
+    head_boxes: np.ndarray  # [T, 4] x0, y0, x1, y1 around the head with its hair
+    shoulder_boxes: np.ndarray  # [T, 4] around shoulders and upper arms
+    timestamps: np.ndarray  # [T] seconds
+
+    @property
+    def found(self) -> np.ndarray:
+        """Mask [T] of the frames with a face."""
+        return np.isfinite(self.face[:, 0, 0])
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        return {field.name: torch.from_numpy(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Landmarks:
+        return cls(**{field.name: tensors[field.name].numpy() for field in fields(cls)})
+
+
+def detect_landmarks(
+    frames: Iterator[np.ndarray], info: FrameTimes, on_frame: Callable[[int], None] | None = None
+) -> Landmarks:
+    """Landmarks of the largest face near the middle, the same person throughout, from one pass over RGB uint8 frames.
+
+    on_frame is called with the number of frames seen so far. Raises InputError, as soon as it is known, where the face is
+    missing for longer than LONGEST_GAP or from more than half of the frames.
+    """
+    times = np.asarray(info.timestamps, dtype=np.float64)
+    faces = np.full((info.frame_count, FACE_POINTS, 3), np.nan, np.float32)
+    poses = np.full((info.frame_count, POSE_POINTS, 4), np.nan, np.float32)
+    person = _Person()
+    try:
+        for index, frame in enumerate(frames):
+            face = person.find_face(frame)
+            if face is not None:
+                faces[index] = face
+                if index % POSE_EVERY == 0 or index == info.frame_count - 1:
+                    pose = person.find_pose(frame, face)
+                    if pose is not None:
+                        poses[index] = pose
+            check_coverage(np.isfinite(faces[: index + 1, 0, 0]), times[: index + 1], complete=False)
+            if on_frame is not None:
+                on_frame(index + 1)
+    finally:
+        person.close()
+    check_coverage(np.isfinite(faces[:, 0, 0]), times)
+    poses = _fill_between(poses, times)
+    height, width = frame.shape[:2]
+    return Landmarks(faces, poses, head_boxes(faces), shoulder_boxes(poses, width, height), times)
+
+
+def check_coverage(found: np.ndarray, timestamps: np.ndarray, *, complete: bool = True) -> None:
+    """Raise InputError where a face is missing for too long.
+
+    found: mask [T]; timestamps: [T] seconds; complete: whether these are all frames, so that the share can be judged.
+    """
+    missing = np.flatnonzero(~found)
+    if len(missing) == 0:
+        return
+    remedy = "Use a clip, or trim this one to a part, in which one face stays in view and is well lit."
+    runs = np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)
+    for run in runs:
+        first, after = run[0], min(run[-1] + 1, len(timestamps) - 1)
+        if timestamps[after] - timestamps[first] > LONGEST_GAP:
+            where = "No face was found in" if first == 0 else "The face was lost at"
+            raise InputError(
+                f"{where} frame {first + 1} ({timestamps[first]:.2f} s) and for more than half a second after it. {remedy}"
+            )
+    if complete and len(missing) * 2 > len(found):
+        seen = int(found.sum())
+        if seen == 0:
+            raise InputError(f"No face was found, from frame 1 ({timestamps[0]:.2f} s) on. {remedy}")
+        raise InputError(
+            f"A face was found in only {seen} of {len(found)} frames; the first without one is frame {missing[0] + 1} "
+            f"({timestamps[missing[0]]:.2f} s). {remedy}"
+        )
+
+
+def head_boxes(faces: np.ndarray) -> np.ndarray:
+    """Boxes [T, 4] around whole heads, hair included, from FaceMesh points [T, 478, 2 or more]."""
+    low, high = faces[..., :2].min(1), faces[..., :2].max(1)
+    size = high - low
+    return np.concatenate((low - size * (0.3, 0.5), high + size * (0.3, 0.1)), axis=1).astype(np.float32)
+
+
+def shoulder_boxes(poses: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Boxes [T, 4] around shoulders and what is seen of the upper arms, within the frame; from Pose points [T, 33, 4]."""
+    shoulders, elbows = poses[:, 11:13], poses[:, 13:15]
+    span = np.abs(shoulders[:, 0, 0] - shoulders[:, 1, 0])
+    margin = np.stack((0.25 * span, 0.2 * span), axis=1)
+    seen = elbows[..., 3] > 0.5
+    elbow_points = np.where(seen[..., None], elbows[..., :2], shoulders[..., :2])
+    points = np.concatenate((shoulders[..., :2], elbow_points), axis=1)
+    boxes = np.concatenate((points.min(1) - margin, points.max(1) + margin), axis=1)
+    return boxes.clip(0, (width, height, width, height)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A rectangle of the frame, in whole pixels, that a tracker looks at while the person stays in its middle."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @classmethod
+    def around(cls, centre: np.ndarray, reach: np.ndarray, frame: np.ndarray) -> _Window:
+        low = np.maximum(centre - reach[:2], 0).astype(int)
+        high = np.minimum(centre + reach[2:], (frame.shape[1], frame.shape[0])).astype(int)
+        return cls(*low.tolist(), *high.tolist())
+
+    def picture(self, frame: np.ndarray, longest: int, shortest: int = 0) -> np.ndarray:
+        """The rectangle, shrunk or enlarged so that its longer side is between shortest and longest pixels."""
+        part = frame[self.top : self.bottom, self.left : self.right]
+        side = max(part.shape[:2])
+        scale = min(max(side, shortest), longest) / side
+        if scale == 1:
+            return np.ascontiguousarray(part)
+        size = (max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1))
+        return cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+
+    def to_frame(self, landmarks: Any, count: int) -> np.ndarray:
+        """MediaPipe's normalised landmarks as [count, 3] pixels of the frame."""
+        width, height = self.right - self.left, self.bottom - self.top
+        points = np.array([(p.x * width, p.y * height, p.z * width) for p in landmarks.landmark[:count]])
+        return points + (self.left, self.top, 0)
+
+
+class _Person:
+    """Follows one person: the state between frames and the MediaPipe graphs, which belong to one thread."""
+
+    def __init__(self) -> None:
+        os.environ.setdefault("GLOG_minloglevel", "2")
+        from mediapipe.python.solutions.face_mesh import FaceMesh
+        from mediapipe.python.solutions.pose import Pose
+
+        options: dict[str, Any] = {"refine_landmarks": True, "min_tracking_confidence": 0.5}
+        self.searcher = FaceMesh(static_image_mode=True, max_num_faces=4, min_detection_confidence=0.4, **options)
+        self.tracker = FaceMesh(static_image_mode=False, max_num_faces=1, min_detection_confidence=0.4, **options)
+        self.pose = Pose(smooth_landmarks=False, model_complexity=1)
+        self.last: np.ndarray | None = None  # [478, 3] where the face was last seen
+        self.lost = 0  # frames since then
+        self.face_window: _Window | None = None
+        self.pose_window: _Window | None = None
+
+    def close(self) -> None:
+        for graph in (self.searcher, self.tracker, self.pose):
+            graph.close()
+
+    def find_face(self, frame: np.ndarray) -> np.ndarray | None:
+        """[478, 3] in frame pixels, or None."""
+        face = self._follow(frame)
+        if face is None:
+            face = self._search(frame)
+            self.face_window = None
+        self.lost = 0 if face is not None else self.lost + 1
+        if face is None:
+            return None
+        self.last = face
+        self._keep_window(frame, face)
+        return face
+
+    def find_pose(self, frame: np.ndarray, face: np.ndarray) -> np.ndarray | None:
+        """[33, 4] in frame pixels with visibility, or None."""
+        centre, size = _place(face)
+        inside = self.pose_window
+        if inside is None or not _contains(inside, centre, 1.5 * size, frame):
+            self.pose_window = _Window.around(centre, size * np.array((3.0, 1.7, 3.0, 5.0)), frame)
+            self.pose.reset()
+        assert self.pose_window is not None
+        result = self.pose.process(self.pose_window.picture(frame, WINDOW_SIDE))
+        if result.pose_landmarks is None:
+            return None
+        points = self.pose_window.to_frame(result.pose_landmarks, POSE_POINTS)
+        if np.linalg.norm(points[0, :2] - face[1, :2]) > 0.6 * size:  # somebody else's nose
+            self.pose.reset()
+            return None
+        visibility = np.array([[p.visibility] for p in result.pose_landmarks.landmark])
+        return np.concatenate((points, visibility), axis=1)
+
+    def _follow(self, frame: np.ndarray) -> np.ndarray | None:
+        if self.face_window is None or self.last is None:
+            return None
+        result = self.tracker.process(self.face_window.picture(frame, WINDOW_SIDE, 384))
+        if not result.multi_face_landmarks:
+            return None
+        face = self.face_window.to_frame(result.multi_face_landmarks[0], FACE_POINTS)
+        return face if self._is_same(face, 0.6) else None
+
+    def _is_same(self, face: np.ndarray, reach: float) -> bool:
+        """Whether this face is where the person can have got to: within `reach` face sizes, at a similar size."""
+        assert self.last is not None
+        (centre, size), (before, size_before) = _place(face), _place(self.last)
+        return bool(np.linalg.norm(centre - before) < reach * max(size, size_before) and 0.5 < size / size_before < 2)
+
+    def _search(self, frame: np.ndarray) -> np.ndarray | None:
+        """The largest face near the middle, or after a loss the one that continues the lost one best."""
+        candidates: list[np.ndarray] = []
+        for window in self._search_windows(frame):
+            result = self.searcher.process(window.picture(frame, SEARCH_SIDE, 256))
+            candidates += [window.to_frame(face, FACE_POINTS) for face in result.multi_face_landmarks or ()]
+            if self.last is not None:
+                candidates = [face for face in candidates if self._is_same(face, min(1.0 + 0.1 * self.lost, 2.5))]
+            if candidates:
+                break
+        if not candidates:
+            return None
+        if self.last is not None:
+            before = _place(self.last)[0]
+            return min(candidates, key=lambda face: float(np.linalg.norm(_place(face)[0] - before)))
+        middle = np.array((frame.shape[1], frame.shape[0])) / 2
+
+        def prominence(face: np.ndarray) -> float:
+            centre, size = _place(face)
+            return float(size * (1 - 0.7 * np.linalg.norm(centre - middle) / np.linalg.norm(middle)))
+
+        return max(candidates, key=prominence)
+
+    def _search_windows(self, frame: np.ndarray) -> Iterator[_Window]:
+        """Where to look: about the last place, then everywhere, then (for the detector is short-sighted) in tiles."""
+        height, width = frame.shape[:2]
+        if self.last is not None:
+            centre, size = _place(self.last)
+            yield _Window.around(centre, np.full(4, 2.0 * size), frame)
+        yield _Window(0, 0, width, height)
+        for part in (1.0, 0.5):
+            side = round(part * min(width, height))
+            for top in np.linspace(0, height - side, max(1, round(1.5 * height / side))).astype(int).tolist():
+                for left in np.linspace(0, width - side, max(1, round(1.5 * width / side))).astype(int).tolist():
+                    yield _Window(left, top, left + side, top + side)
+
+    def _keep_window(self, frame: np.ndarray, face: np.ndarray) -> None:
+        """Hold the tracker's window still, for moving it makes the tracker start anew, unless the face nears its edge."""
+        centre, size = _place(face)
+        window = self.face_window
+        if window is not None and _contains(window, centre, 0.8 * size, frame) and size * 6 > window.right - window.left:
+            return
+        self.face_window = _Window.around(centre, np.full(4, 1.6 * size), frame)
+        self.tracker.reset()
+
+
+def _place(face: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centre [2] and size of a face in pixels."""
+    low, high = face[:, :2].min(0), face[:, :2].max(0)
+    return (low + high) / 2, float((high - low).max())
+
+
+def _contains(window: _Window, centre: np.ndarray, margin: float, frame: np.ndarray) -> bool:
+    """Whether the centre is at least the margin away from the window's sides, other than where the frame itself ends."""
+    height, width = frame.shape[:2]
+    return bool(
+        (window.left == 0 or centre[0] - margin >= window.left)
+        and (window.top == 0 or centre[1] - margin >= window.top)
+        and (window.right == width or centre[0] + margin <= window.right)
+        and (window.bottom == height or centre[1] + margin <= window.bottom)
+    )
+
+
+def _fill_between(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Interpolate [T, N, C] over time between known rows that are close together; the rest stays NaN."""
+    known = np.flatnonzero(np.isfinite(values[:, 0, 0]))
+    out = values.copy()
+    for before, after in zip(known[:-1], known[1:], strict=True):
+        if after - before > 1 and times[after] - times[before] <= 2 * LONGEST_GAP:
+            share = ((times[before + 1 : after] - times[before]) / (times[after] - times[before]))[:, None, None]
+            out[before + 1 : after] = values[before] * (1 - share) + values[after] * share
+    return out

@@ -1,0 +1,107 @@
+"""The matting stage: alpha, region labels, the crop over white and the clean plate of a tracked clip, written as streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from .body import LABELS, load_body
+from .clip import read_frames, read_gray, write_gray, write_video
+from .keyframes import evenly_spaced
+from .landmarks import Landmarks
+from .matting import person_alpha
+from .mesh import rasterize_mesh
+from .portrait import Portrait
+from .progress import Progress
+from .regions import RegionModel, fit_region_model, region_labels
+from .streaming import feed
+from .tracking import Tracking
+
+_COLOR_SAMPLES = 8
+_MESH_BATCH = 4
+
+
+def write_mattes(portrait: Portrait, tracking: Tracking) -> Iterator[Progress]:
+    """Write ``alpha.mp4``, ``regions.mp4`` (both lossless gray) and ``frames.mp4`` (the working crop over white)."""
+    total = portrait.clip.frame_count
+    faces = crop_landmarks(portrait)
+    alphas = person_alpha(lambda: crop_frames(portrait), faces)
+    writer = feed(lambda items: write_gray(portrait.path("alpha.mp4"), items, portrait.clip), alphas)
+    for number, alpha in enumerate(writer, 1):
+        # A picture now and then is enough to see whether the right person was cut out.
+        yield Progress(
+            "matting", 0.6 * number / total, f"Cutting out the person, frame {number} of {total}", _gray(alpha, number)
+        )
+
+    model = _region_model(portrait, faces)
+    labels = _labels(portrait, tracking, model, faces)
+    writer = feed(lambda items: write_gray(portrait.path("regions.mp4"), items, portrait.clip), labels)
+    for number, _ in enumerate(writer, 1):
+        yield Progress(
+            "matting", 0.6 + 0.3 * number / total, f"Telling hair, skin and clothes apart, frame {number} of {total}"
+        )
+
+    over_white = (_over_white(frame, alpha) for frame, alpha in crops_with_alpha(portrait))
+    writer = feed(
+        lambda items: write_video(portrait.path("frames.mp4"), items, portrait.clip, audio_from=None, crf=12),
+        over_white,
+    )
+    for number, _ in enumerate(writer, 1):
+        yield Progress("matting", 0.9 + 0.1 * number / total, "Storing the cut-out frames")
+
+
+def crop_frames(portrait: Portrait) -> Iterator[np.ndarray]:
+    """The working crop of every frame ``[S, S, 3]`` uint8."""
+    return (portrait.crop.extract(frame) for frame in read_frames(portrait.source, portrait.clip))
+
+
+def crops_with_alpha(portrait: Portrait) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The working crop of every frame with its alpha ``[S, S]`` uint8."""
+    return zip(crop_frames(portrait), read_gray(portrait.path("alpha.mp4")), strict=True)
+
+
+def crop_landmarks(portrait: Portrait) -> np.ndarray:
+    """FaceMesh points ``[T, 478, 2]`` in pixels of the working crop, NaN rows where no face was found."""
+    face = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors")).face
+    crop = portrait.crop
+    points = np.asarray(face)[..., :2]
+    return ((points - np.array([crop.left, crop.top])) * (crop.size / crop.side)).astype(np.float32)
+
+
+def _region_model(portrait: Portrait, faces: np.ndarray) -> RegionModel:
+    known = np.flatnonzero(~np.isnan(faces).any((1, 2)))
+    wanted = set(evenly_spaced(torch.as_tensor(known), _COLOR_SAMPLES).tolist())
+    return fit_region_model(
+        (frame, alpha, faces[number])
+        for number, (frame, alpha) in enumerate(crops_with_alpha(portrait))
+        if number in wanted
+    )
+
+
+def _labels(portrait: Portrait, tracking: Tracking, model: RegionModel, faces: np.ndarray) -> Iterator[np.ndarray]:
+    parts = _mesh_labels(portrait, tracking)
+    for number, ((frame, alpha), part) in enumerate(zip(crops_with_alpha(portrait), parts, strict=True)):
+        yield region_labels(frame, alpha, faces[number], model, part, LABELS)
+
+
+@torch.no_grad()
+def _mesh_labels(portrait: Portrait, tracking: Tracking) -> Iterator[np.ndarray]:
+    """Part of the tracked mesh under each pixel ``[S, S]``, an index into LABELS or -1."""
+    body = load_body(portrait.settings.body, torch.device("cpu"))
+    size, total = portrait.crop.size, portrait.clip.frame_count
+    for start in range(0, total, _MESH_BATCH):
+        frames = torch.arange(start, min(start + _MESH_BATCH, total))
+        triangles, _, _ = rasterize_mesh(body.vertices(tracking.parameters, frames), body.faces, tracking.K, size, size)
+        parts = torch.where(triangles < 0, -1, body.face_labels[triangles.clamp_min(0).long()])
+        yield from parts.to(torch.int32).numpy()
+
+
+def _over_white(frame: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    matte = alpha[..., None].astype(np.float32) / 255
+    return (frame * matte + 255 * (1 - matte) + 0.5).astype(np.uint8)
+
+
+def _gray(alpha: np.ndarray, number: int) -> np.ndarray | None:
+    return np.repeat(alpha[..., None], 3, 2) if number % 20 == 1 else None

@@ -1,0 +1,68 @@
+"""Triangle meshes as pictures: which triangle each pixel sees, where in it, and how far away; and vertex normals."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rasterize_mesh(
+    vertices: Tensor,  # [V, 3] or [B, V, 3] metres, camera space
+    faces: Tensor,  # [F, 3] long
+    K: Tensor,  # [3, 3] pixels
+    width: int,
+    height: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The nearest triangle under each pixel centre, seen from either side. Not differentiable.
+
+    Returns triangle ids [B, H, W] int32 (-1 where there is none), perspective-correct barycentrics [B, H, W, 3] and depth
+    [B, H, W] in metres (both zero where there is none). B is 1 for vertices [V, 3].
+    """
+    import warp as wp
+
+    from portraitgen._warp_mesh import barycentrics, nearest_depth, nearest_triangle
+
+    vertices = vertices.detach().float().reshape(-1, *vertices.shape[-2:])
+    K = K.detach().to(vertices)
+    batch, triangle_count = len(vertices), len(faces)
+    screen = vertices @ K.T
+    screen = torch.cat((screen[..., :2] / screen[..., 2:].clamp_min(1e-6), vertices[..., 2:]), dim=-1).contiguous()
+    depth = torch.full((batch, height, width), torch.inf, device=vertices.device)
+    ids = torch.full((batch, height, width), -1, dtype=torch.int32, device=vertices.device)
+    inputs = [wp.from_torch(screen, dtype=wp.vec3), wp.from_torch(faces.to(vertices.device, torch.int32).contiguous())]
+    weights = torch.zeros(batch, height, width, 3, device=vertices.device)
+    buffers = [wp.from_torch(depth), wp.from_torch(ids)]
+    device, size = wp.device_from_torch(vertices.device), (batch, triangle_count)
+    stream = wp.stream_from_torch(torch.cuda.current_stream(vertices.device)) if vertices.is_cuda else None
+    wp.launch(nearest_depth, size, [*inputs, buffers[0]], device=device, stream=stream)
+    wp.launch(nearest_triangle, size, [*inputs, *buffers], device=device, stream=stream)
+    where = [*inputs, *buffers, wp.from_torch(weights, dtype=wp.vec3)]
+    wp.launch(barycentrics, (batch, height, width), where, device=device, stream=stream)
+    return ids, weights, depth
+
+
+def interpolate(
+    attributes: Tensor,  # [F, 3, C] or [B, F, 3, C] per face corner
+    ids: Tensor,  # [B, H, W]
+    barycentrics: Tensor,  # [B, H, W, 3]
+) -> Tensor:
+    """Corner attributes at each pixel, [B, H, W, C]; zero where there is no triangle."""
+    index = ids.clamp_min(0).long()
+    if attributes.dim() == 3:
+        corners = attributes[index]
+    else:
+        corners = attributes[torch.arange(len(ids), device=ids.device)[:, None, None], index]
+    return (corners * barycentrics[..., None]).sum(-2) * (ids >= 0)[..., None]
+
+
+def vertex_normals(
+    vertices: Tensor,  # [..., V, 3]
+    faces: Tensor,  # [F, 3]
+) -> Tensor:
+    """Unit normals [..., V, 3], area-weighted and outward for the bodies of this package. Differentiable."""
+    corners = vertices[..., faces, :]
+    first, second = corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
+    face_normals = torch.linalg.cross(first, second)
+    spread = face_normals.repeat_interleave(3, dim=-2)
+    return F.normalize(torch.zeros_like(vertices).index_add(-2, faces.flatten(), spread), dim=-1)

@@ -1,0 +1,368 @@
+"""The jobs that the command line and the page share: reconstruct, edit, render, evaluate.
+
+Each is a generator of `Progress`; closing it stops the job, and what is finished by then stays usable. Nothing appears at an output path
+before it is whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import InputError
+from .progress import Progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from .portrait import Portrait, Settings
+
+PRESETS = ("preview", "standard", "high")
+BODIES = ("anny",)
+VIEWS = ("frame", "crop")
+ENGINES = ("builtin", "instruct-pix2pix")
+
+
+def reconstruct(
+    clip: Path,
+    directory: Path,
+    *,
+    preset: str = "preview",
+    body: str = "anny",
+    holdout: float = 0.0,
+    max_seconds: float | None = None,
+    device: str = "auto",
+    seed: int = 0,
+) -> Iterator[Progress]:
+    """Turn a clip into a portrait folder.
+
+    A folder that holds an unfinished run of the same clip with the same settings is continued after its last finished stage.
+
+    Args:
+        clip: the video.
+        directory: the portrait folder, new, empty or unfinished.
+        preset: one of `PRESETS`.
+        body: one of `BODIES`.
+        holdout: fraction of the frames, at the end, in [0, 0.9], that is tracked but never trained on.
+        max_seconds: use only this much of the clip.
+        device: "auto", "cpu" or "cuda".
+        seed: of everything random; same seed, same machine, same result.
+
+    Raises:
+        InputError: for anything that the person can put right; a folder that this run began is removed.
+    """
+    _check_choice("preset", preset, PRESETS)
+    if body == "smplx":
+        raise InputError(
+            "The SMPL-X body is not available yet. Leave out --body to use Anny, which needs no registration."
+        )
+    _check_choice("body", body, BODIES)
+    if not 0 <= holdout <= 0.9:
+        raise InputError(f"The held-out fraction is {holdout:g}, it must lie between 0 and 0.9.")
+    if max_seconds is not None and max_seconds <= 0:
+        raise InputError(f"The length to use is {max_seconds:g} seconds, it must be more than 0.")
+    if not clip.is_file():
+        raise InputError(f"There is no file {clip}. Check the path.")
+    _check_writable(directory)
+
+    from .portrait import STAGES, Portrait, Settings, file_sha256
+    from .reconstruction import PRESETS as CONFIGS
+    from .reconstruction import reconstruct as fit_avatar
+
+    where = resolve_device(device)
+    settings = Settings(file_sha256(clip), preset, body, holdout, max_seconds, seed)
+    began = not Portrait.exists(directory)
+    if began and directory.exists() and any(directory.iterdir()):
+        raise InputError(f"{directory} is not empty and holds no portrait. Choose a new folder.")
+    try:
+        if began:
+            portrait = yield from _clip_stage(clip, directory, settings)
+        else:
+            portrait = Portrait.load(directory)
+            if portrait.settings != settings:
+                raise InputError(
+                    f"{directory} holds another portrait (other clip, preset, seed or hold-out). Choose a new folder."
+                )
+        if "tracking" not in portrait.stages:
+            yield from _timed(portrait, "tracking", _tracking_stage(portrait))
+        if "matting" not in portrait.stages:
+            yield from _timed(portrait, "matting", _matting_stage(portrait))
+        if "reconstruction" not in portrait.stages:
+            config = CONFIGS[preset]
+            yield from _timed(portrait, "reconstruction", fit_avatar(portrait, _load_tracking(portrait), config, where))
+    except InputError:
+        if began:
+            shutil.rmtree(directory, ignore_errors=True)
+        raise
+    yield Progress(STAGES[-1], 1.0, f"Portrait ready in {directory}")
+
+
+def edit(
+    source: Path,
+    output: Path,
+    *,
+    text: str,
+    engine: str | None = None,
+    strength: float = 1.0,
+    preset: str = "preview",
+    background: str = "original",
+    seed: int = 0,
+    device: str = "auto",
+    save: Path | None = None,
+) -> Iterator[Progress]:
+    """Edit a portrait by a sentence and write the whole clip, edited, with its sound.
+
+    Args:
+        source: a portrait folder, or a clip, which is then reconstructed in a temporary folder first.
+        output: the mp4 to write.
+        text: the instruction.
+        engine: one of `ENGINES`; the built-in looks if None.
+        strength: how much of the edit, in [0, 1].
+        preset: one of `PRESETS`.
+        background: "original", "white", "green", "#rrggbb" or a picture's path.
+        seed: of everything random.
+        device: "auto", "cpu" or "cuda".
+        save: folder for the edited portrait, to render or to edit again.
+    """
+    _check_choice("preset", preset, PRESETS)
+    if not 0 <= strength <= 1:
+        raise InputError(f"The strength is {strength:g}, it must lie between 0 and 1.")
+    _check_output(output)
+    if save is not None:
+        _check_writable(save)
+        if save.exists() and any(save.iterdir()):
+            raise InputError(f"{save} is not empty. Choose a new folder for the edited portrait.")
+    from .compositing import parse_background
+    from .editors import load_editor
+
+    parse_background(background)
+    where = resolve_device(device)
+    editor = load_editor(engine or ENGINES[0], text, str(where))
+    if source.is_file():
+        with tempfile.TemporaryDirectory(prefix="portraitgen-") as folder:
+            portrait_folder = Path(folder) / "portrait"
+            yield from reconstruct(source, portrait_folder, preset=preset, device=device, seed=seed)
+            options = {"text": text, "engine": engine, "strength": strength, "preset": preset, "background": background}
+            yield from edit(portrait_folder, output, seed=seed, device=device, save=save, **options)  # type: ignore[arg-type]
+        return
+    from .compositing import write_result
+    from .editing import PRESETS as CONFIGS
+    from .editing import background_editor, edit_avatar
+    from .portrait import Portrait
+    from .reconstruction import load_fitted, save_fitted
+
+    portrait = Portrait.load(source)
+    portrait.require("reconstruction")
+    started = time.perf_counter()
+    fitted = load_fitted(portrait, where)
+    tracking = _load_tracking(portrait)
+    K = tracking.K.to(where)
+    yield from edit_avatar(portrait, fitted, K, editor, CONFIGS[preset], text, strength, seed)
+    fitting_seconds = time.perf_counter() - started
+    if save is not None:
+        copy = portrait.copy_to(save, without=("avatar.safetensors",))
+        save_fitted(copy, fitted)
+        copy.edit = {
+            "instruction": text,
+            "engine": engine or ENGINES[0],
+            "strength": strength,
+            "seed": seed,
+            "preset": preset,
+        }
+        copy.save()
+    rendering_started = time.perf_counter()
+    edit_background = background_editor(editor, text, strength, seed)
+    yield from write_result(
+        portrait, fitted, K, output, view="frame", background=background, edit_background=edit_background
+    )
+    portrait.stages["edit"] = round(fitting_seconds, 3)
+    portrait.stages["render"] = round(time.perf_counter() - rendering_started, 3)
+    portrait.save()
+    yield Progress("render", 1.0, f"Wrote {output}")
+
+
+def render(
+    directory: Path,
+    output: Path,
+    *,
+    view: str = "frame",
+    background: str = "original",
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+    orbit: bool = False,
+    device: str = "auto",
+) -> Iterator[Progress]:
+    """Render a portrait to a video with the clip's frames, rate and sound.
+
+    Args:
+        directory: a portrait folder.
+        output: the mp4 to write.
+        view: "frame" for the clip's full frame, "crop" for the working crop.
+        background: "original", "white", "green", "#rrggbb" or a picture's path.
+        yaw: turn of the camera about the head in degrees, in [-60, 60].
+        pitch: in [-30, 30].
+        orbit: swing the camera around the head while the clip plays; ``yaw`` and ``pitch`` are its middle.
+        device: "auto", "cpu" or "cuda".
+    """
+    _check_choice("view", view, VIEWS)
+    if not (-60 <= yaw <= 60 and -30 <= pitch <= 30):
+        raise InputError(
+            f"The camera is turned by {yaw:g} and {pitch:g} degrees; keep yaw within 60 and pitch within 30."
+        )
+    _check_output(output)
+    from .compositing import parse_background, write_result
+    from .editing import background_editor
+    from .editors import load_editor
+    from .portrait import Portrait
+    from .reconstruction import load_fitted
+    from .rendering import head_pivot, orbit_angles, orbit_viewmats
+
+    parse_background(background)
+
+    portrait = Portrait.load(directory)
+    portrait.require("reconstruction")
+    where = resolve_device(device)
+    fitted = load_fitted(portrait, where)
+    viewmats = None
+    if orbit or yaw or pitch:
+        count = portrait.clip.frame_count
+        swing = orbit_angles(count) if orbit else (np.zeros(count), np.zeros(count))
+        viewmats = orbit_viewmats(head_pivot(fitted), swing[0] + yaw, swing[1] + pitch)
+    edit_background = None
+    if portrait.edit is not None:
+        made = portrait.edit
+        editor = load_editor(made["engine"], made["instruction"], str(where))
+        edit_background = background_editor(editor, made["instruction"], made["strength"], made["seed"])
+    K = _load_tracking(portrait).K.to(where)
+    yield from write_result(
+        portrait,
+        fitted,
+        K,
+        output,
+        view=view,
+        background=background,
+        viewmats=viewmats,
+        edit_background=edit_background,
+    )
+    yield Progress("render", 1.0, f"Wrote {output}")
+
+
+def evaluate(directory: Path, *, edited: Path | None = None, device: str = "auto") -> dict[str, Any]:
+    """Measure a portrait against its clip and, if given, an edited video of it; see `portraitgen.evaluation`."""
+    from .evaluation import evaluate_edit, evaluate_reconstruction
+    from .portrait import Portrait
+
+    portrait = Portrait.load(directory)
+    portrait.require("reconstruction")
+    if edited is not None:
+        return evaluate_edit(portrait, edited)
+    return evaluate_reconstruction(portrait, resolve_device(device))
+
+
+def timings(directory: Path) -> dict[str, float]:
+    """Seconds that each finished stage of a portrait took."""
+    from .portrait import Portrait
+
+    return dict(Portrait.load(directory).stages)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called ``name``: "auto" (CUDA where there is any), "cpu" or "cuda"."""
+    import torch
+
+    _check_choice("device", name, ("auto", "cpu", "cuda"))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("There is no CUDA device here. Use --device cpu, or leave it out.")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def _clip_stage(clip: Path, directory: Path, settings: Settings) -> Iterator[Progress]:
+    """Look at the whole clip once, choose the working crop and create the folder."""
+    from .clip import probe, read_frames
+    from .crop import choose_crop
+    from .landmarks import detect_landmarks
+    from .portrait import Portrait, disk_error
+
+    started = time.perf_counter()
+    yield Progress("clip", 0.0, "Opening the clip")
+    info = probe(clip, max_seconds=settings.max_seconds)
+    yield Progress("clip", 0.05, f"Looking for a face in {info.frame_count} frames")
+    landmarks = detect_landmarks(read_frames(clip, info), info)
+    crop = choose_crop(info, landmarks.head_boxes, landmarks.shoulder_boxes)
+    name = f"source{clip.suffix.lower()}"
+    portrait = Portrait(directory, settings, name, info, crop)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(clip, portrait.source)
+    except OSError as error:
+        raise disk_error(error, portrait.source) from error
+    portrait.save_tensors("landmarks.safetensors", landmarks.to_tensors())
+    portrait.finish("clip", time.perf_counter() - started)
+    yield Progress("clip", 1.0, "Found the face")
+    return portrait
+
+
+def _tracking_stage(portrait: Portrait) -> Iterator[Progress]:
+    import torch
+
+    from .body import load_body
+    from .landmarks import Landmarks
+    from .tracking import TrackingConfig, track
+
+    landmarks = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors"))
+    body = load_body(portrait.settings.body, torch.device("cpu"))
+    yield Progress("tracking", 0.1, "Fitting the body to the landmarks")
+    tracking = track(landmarks, portrait.crop, body, TrackingConfig())
+    portrait.save_tensors("tracking.safetensors", tracking.to_tensors())
+    yield Progress("tracking", 1.0, "Body tracked")
+
+
+def _matting_stage(portrait: Portrait) -> Iterator[Progress]:
+    from .mattes import write_mattes
+
+    yield from write_mattes(portrait, _load_tracking(portrait))
+
+
+def _load_tracking(portrait: Portrait) -> Any:
+    from .tracking import Tracking
+
+    return Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+
+
+def _timed(portrait: Portrait, stage: str, work: Iterator[Progress]) -> Iterator[Progress]:
+    """Run a stage and enter it, with the seconds it took, in the portrait."""
+    started = time.perf_counter()
+    yield from work
+    portrait.finish(stage, time.perf_counter() - started)
+
+
+def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise InputError(f"There is no {what} called {value!r}. Choose one of: {', '.join(choices)}.")
+
+
+def _check_output(output: Path) -> None:
+    if output.suffix.lower() != ".mp4":
+        raise InputError(f"{output.name} does not end in .mp4. Name an mp4 file to write.")
+    if output.is_dir():
+        raise InputError(f"{output} is a folder. Name an mp4 file to write.")
+    _check_writable(output.parent)
+
+
+def _check_writable(directory: Path) -> None:
+    """Refuse early if nothing can be written at ``directory``, which need not exist yet."""
+    existing = next(p for p in itertools.chain([directory], directory.absolute().parents) if p.exists())
+    if not existing.is_dir():
+        raise InputError(f"{existing} is a file, not a folder. Choose another folder to write to.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"{existing} cannot be written to. Choose a folder that you can write to.")

@@ -1,0 +1,198 @@
+"""Everything known about one clip, on disk as one folder: json for facts, safetensors for tensors, mp4 for pictures; no pickle.
+
+A stage writes its files under temporary names, renames them, and only then enters itself in ``portrait.json``; whatever moment a run is
+killed at, the next one goes on after the last stage that is entered there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .clip import ClipInfo
+from .crop import Crop
+from .errors import InputError
+
+FORMAT_VERSION = 1
+STAGES = ("clip", "tracking", "matting", "reconstruction")
+_FACTS = "portrait.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a portrait was asked to be; a run resumes a folder only if these are equal.
+
+    Attributes:
+        source_sha256: hash of the clip.
+        preset: name of the quality preset.
+        body: name of the body model.
+        holdout: fraction of the frames, at the end, that is tracked but never trained on.
+        max_seconds: how much of the clip is used, or None for all.
+        seed: seed of everything random.
+    """
+
+    source_sha256: str
+    preset: str
+    body: str
+    holdout: float
+    max_seconds: float | None
+    seed: int
+
+
+@dataclass
+class Portrait:
+    """One clip's folder. ``stages`` maps each finished stage to the seconds it took."""
+
+    directory: Path
+    settings: Settings
+    source_name: str
+    clip: ClipInfo
+    crop: Crop
+    stages: dict[str, float] = field(default_factory=dict)
+    edit: dict[str, Any] | None = None
+
+    @classmethod
+    def load(cls, directory: Path) -> Portrait:
+        """Read a portrait folder; raises InputError if it is none or was written by a newer version."""
+        try:
+            facts = json.loads((directory / _FACTS).read_text("utf-8"))
+            version = facts["version"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise InputError(
+                f"{directory} is not a portrait folder. Make one with: python -m portraitgen reconstruct CLIP -o {directory}"
+            ) from None
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"{directory} was written in format {version}, this version reads {FORMAT_VERSION}. Reconstruct the clip again."
+            )
+        return cls(
+            directory=directory,
+            settings=Settings(**facts["settings"]),
+            source_name=facts["source_name"],
+            clip=ClipInfo.from_json(facts["clip"]),
+            crop=Crop.from_json(facts["crop"]),
+            stages=facts["stages"],
+            edit=facts.get("edit"),
+        )
+
+    @staticmethod
+    def exists(directory: Path) -> bool:
+        """Whether ``directory`` holds a portrait, finished or not."""
+        return (directory / _FACTS).is_file()
+
+    def save(self) -> None:
+        """Write ``portrait.json`` atomically."""
+        facts = {
+            "version": FORMAT_VERSION,
+            "settings": asdict(self.settings),
+            "source_name": self.source_name,
+            "clip": self.clip.to_json(),
+            "crop": self.crop.to_json(),
+            "stages": self.stages,
+            "edit": self.edit,
+        }
+        with replacing(self.directory / _FACTS) as temporary:
+            temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False), "utf-8")
+
+    def finish(self, stage: str, seconds: float) -> None:
+        """Enter a stage as finished; its files must be in place."""
+        self.stages[stage] = round(seconds, 3)
+        self.save()
+
+    def require(self, stage: str) -> None:
+        """Raise InputError unless ``stage`` is finished."""
+        if stage not in self.stages:
+            raise InputError(
+                f"{self.directory} stopped before its {stage} stage. Finish it with: "
+                f"python -m portraitgen reconstruct CLIP -o {self.directory}"
+            )
+
+    def path(self, name: str) -> Path:
+        """Path of a file inside the folder."""
+        return self.directory / name
+
+    @property
+    def source(self) -> Path:
+        """The clip as it was given."""
+        return self.directory / self.source_name
+
+    @property
+    def trained_frames(self) -> int:
+        """How many frames, from the first, may be trained on."""
+        return max(1, round(self.clip.frame_count * (1 - self.settings.holdout)))
+
+    def save_tensors(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Write ``name`` (safetensors) atomically."""
+        from safetensors.torch import save_file
+
+        with replacing(self.path(name)) as temporary:
+            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, str(temporary))
+
+    def load_tensors(self, name: str) -> dict[str, Tensor]:
+        """Read ``name`` (safetensors); raises InputError if it is missing or broken."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(str(self.path(name)))
+        except (OSError, SafetensorError):
+            raise InputError(f"{self.path(name)} is missing or broken. Reconstruct the clip again.") from None
+
+    def copy_to(self, directory: Path, *, without: tuple[str, ...]) -> Portrait:
+        """Copy the folder to ``directory`` but for the files ``without``; the copy appears whole or not at all."""
+        if directory.exists() and any(directory.iterdir()):
+            raise InputError(f"{directory} is not empty. Choose a new folder.")
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+        try:
+            shutil.copytree(self.directory, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*without))
+            if directory.exists():
+                directory.rmdir()
+            os.replace(temporary, directory)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        return Portrait.load(directory)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` that takes its place when the block ends well and is removed when it does not.
+
+    An unwritable folder or a full disk becomes an InputError.
+    """
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def disk_error(error: OSError, path: Path) -> InputError:
+    """The sentence for a failure to write ``path``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"The disk is full; {path} could not be written. Free some space or choose another folder.")
+    return InputError(f"{path} cannot be written ({error.strerror}). Choose a folder that you can write to.")
+
+
+def file_sha256(path: Path) -> str:
+    """Hash of a file's bytes, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

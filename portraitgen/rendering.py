@@ -1,0 +1,89 @@
+"""From avatar to pictures of the whole clip: working crops, full frames over their background, orbits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .body import LABELS
+from .fitting import Fitted
+from .portrait import Portrait
+
+_BATCH = 4
+ORBIT_YAW, ORBIT_PITCH = 25.0, 8.0
+
+
+@dataclass(frozen=True)
+class RenderedCrop:
+    """One rendered frame in the working crop, as numpy arrays.
+
+    Attributes:
+        color: premultiplied colour ``[S, S, 3]`` in [0, 1].
+        alpha: ``[S, S]`` in [0, 1].
+    """
+
+    color: np.ndarray
+    alpha: np.ndarray
+
+    def straight(self) -> np.ndarray:
+        """Straight colour ``[S, S, 3]`` in [0, 1]."""
+        return np.clip(self.color / np.maximum(self.alpha, 1e-3)[..., None], 0, 1)
+
+
+@torch.no_grad()
+def render_crops(
+    portrait: Portrait, fitted: Fitted, K: Tensor, viewmats: Tensor | None = None
+) -> Iterator[RenderedCrop]:
+    """Render every frame of the clip in the working crop, streamed.
+
+    Args:
+        viewmats: cameras ``[T, 4, 4]`` world to camera; the clip's own camera if None.
+    """
+    size, total = portrait.crop.size, portrait.clip.frame_count
+    device = fitted.avatar.features.device
+    K = K.to(device)
+    for start in range(0, total, _BATCH):
+        frames = torch.arange(start, min(start + _BATCH, total), device=device)
+        cameras = None if viewmats is None else viewmats[frames.cpu()].to(device)
+        rendering = fitted.render(frames, K.expand(len(frames), 3, 3), size, size, cameras)
+        alphas = rendering.alpha[:, 0].clamp(0, 1).cpu().numpy()
+        colors = rendering.color.permute(0, 2, 3, 1).cpu().numpy()
+        for color, alpha in zip(colors, alphas, strict=True):
+            yield RenderedCrop(np.clip(color, 0, 1), alpha)
+
+
+def orbit_angles(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Yaw and pitch in degrees ``[count]`` of a camera that swings once around the head while the clip plays."""
+    phase = np.linspace(0, 2 * math.pi, count, endpoint=False)
+    return ORBIT_YAW * np.sin(phase), ORBIT_PITCH * np.sin(2 * phase)
+
+
+def orbit_viewmats(pivot: Tensor, yaw: np.ndarray, pitch: np.ndarray) -> Tensor:
+    """Cameras ``[T, 4, 4]`` turned about ``pivot`` ``[3]`` by angles in degrees; positive yaw shows the person's left side more."""
+    matrices = []
+    for y, p in zip(np.radians(yaw), np.radians(pitch), strict=True):
+        cy, sy, cp, sp = math.cos(y), math.sin(y), math.cos(p), math.sin(p)
+        about_y = torch.tensor([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+        about_x = torch.tensor([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+        rotation = about_x @ about_y
+        matrix = torch.eye(4)
+        matrix[:3, :3] = rotation
+        matrix[:3, 3] = pivot.cpu() - rotation @ pivot.cpu()
+        matrices.append(matrix)
+    return torch.stack(matrices)
+
+
+@torch.no_grad()
+def head_pivot(fitted: Fitted) -> Tensor:
+    """Centre of the head in camera space ``[3]``, averaged over the clip."""
+    count = len(fitted.poses.tracked.rotations)
+    frames = torch.linspace(0, count - 1, min(count, 8)).long().to(fitted.avatar.features.device)
+    vertices = fitted.body.vertices(fitted.poses(frames))
+    names = [number for number, label in enumerate(LABELS) if label in ("face", "scalp")]
+    head = torch.isin(fitted.body.face_labels, torch.tensor(names, device=vertices.device))
+    return vertices[:, fitted.body.faces[head].unique()].mean((0, 1))

@@ -1,0 +1,356 @@
+"""The page's handlers and endpoints, over HTTP, with a stand-in for the pipeline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+
+import app
+import portraitgen
+from portraitgen import sessions
+from portraitgen.errors import InputError
+from portraitgen.progress import Progress
+
+ROOT = Path(__file__).parent.parent
+ENDPOINTS = {"/reconstruct", "/edit_text", "/edit_style", "/edit_tryon", "/edit_relight", "/render"}
+
+
+def write_clip(path: Path, tint: int = 0) -> Path:
+    """A second of moving colour, h264, with a tone as sound."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=12)
+        video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+        audio = container.add_stream("aac", rate=16000, layout="mono")
+        for index in range(12):
+            picture = np.full((120, 160, 3), (tint, 20 * index, 128), np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        tone = np.sin(np.arange(16000) / 8).astype(np.float32)[None]
+        frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        container.mux(audio.encode(frame))
+        container.mux(audio.encode(None))
+        container.mux(video.encode(None))
+    return path
+
+
+class FakePipeline(types.ModuleType):
+    """Takes as long as a test wants, remembers what it was asked and who worked at the same time."""
+
+    def __init__(self, result: Path) -> None:
+        super().__init__("portraitgen.pipeline")
+        self.result = result.read_bytes()
+        self.reset()
+
+    def reset(self) -> None:
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.failure: BaseException | None = None
+        self.pause = 0.0  # seconds per step
+        self.steps = 2
+        self.active = self.most_active = self.closed = 0
+
+    def work(self, stage: str) -> Iterator[Progress]:
+        self.active += 1
+        self.most_active = max(self.most_active, self.active)
+        try:
+            for index in range(self.steps):
+                time.sleep(self.pause)
+                if self.failure is not None:
+                    raise self.failure
+                picture = np.full((64, 64, 3), 40 * index, np.uint8)
+                yield Progress(stage, (index + 1) / self.steps, "Working on it.", picture)
+        except GeneratorExit:
+            self.closed += 1
+            raise
+        finally:
+            self.active -= 1
+
+    def reconstruct(self, clip: Path, directory: Path, **options: Any) -> Iterator[Progress]:
+        self.calls.append(("reconstruct", (clip, directory), options))
+        if not directory.is_dir():
+            yield from self.work("reconstruction")
+            directory.mkdir()
+
+    def edit(self, source: Path, output: Path, **options: Any) -> Iterator[Progress]:
+        self.calls.append(("edit", (source, output), options))
+        yield from self.work("fitting")
+        options["save"].mkdir()
+        output.write_bytes(self.result)
+
+    def render(self, source: Path, output: Path, **options: Any) -> Iterator[Progress]:
+        self.calls.append(("render", (source, output), options))
+        yield from self.work("render")
+        output.write_bytes(self.result)
+
+    def folders(self, verb: str) -> list[Path]:
+        return [args[1] if verb == "reconstruct" else args[0] for name, args, _ in self.calls if name == verb]
+
+
+@dataclass
+class Page:
+    url: str
+    pipeline: FakePipeline
+    clip: Path
+    other_clip: Path
+    sessions: Path
+
+    def client(self) -> Client:
+        return Client(self.url, verbose=False)
+
+    def edit(self, client: Client, text: str = "give him red hair", clip: Path | None = None, **more: Any) -> Any:
+        return client.submit(clip=handle_file(str(clip or self.clip)), text=text, api_name="/edit_text", **more)
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Page]:
+    """The real page over a fake pipeline, with every file below `folder`."""
+    clip, other = write_clip(folder / "clip.mp4", 60), write_clip(folder / "other.mp4", 200)
+    fake = FakePipeline(write_clip(folder / "result.mp4", 120))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
+        patch.setattr(sessions, "ROOT", folder / "sessions")
+        patch.setitem(sys.modules, "portraitgen.pipeline", fake)
+        patch.setattr(portraitgen, "pipeline", fake, raising=False)
+        demo = app.build()
+        _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
+        try:
+            yield Page(url, fake, clip, other, folder / "sessions")
+        finally:
+            demo.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with serving(tmp_path_factory.mktemp("page")) as page:
+        yield page
+
+
+@pytest.fixture
+def page(served: Page) -> Page:
+    served.pipeline.reset()
+    return served
+
+
+def refusal(job: Any) -> str:
+    with pytest.raises(Exception, match=".") as caught:
+        job.result()
+    return str(caught.value)
+
+
+def wait_for(condition: Any, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_the_endpoints_are_these(page: Page) -> None:
+    described = page.client().view_api(return_format="dict", print_info=False)
+    assert set(described["named_endpoints"]) == ENDPOINTS
+    assert described["unnamed_endpoints"] == {}
+
+
+def test_an_edit_comes_back(page: Page) -> None:
+    result, status, _ = page.edit(page.client(), strength=0.5, seed=7, background="#203040", preset="high").result()
+    assert Path(result).read_bytes() == page.pipeline.result
+    assert "Done in" in status
+    verbs = [name for name, _, _ in page.pipeline.calls]
+    assert verbs == ["reconstruct", "edit"]
+    assert page.pipeline.calls[0][2] == {"preset": "high", "max_seconds": 10.0}
+    options = page.pipeline.calls[1][2]
+    assert options["text"] == "give him red hair"
+    assert (options["strength"], options["seed"], options["background"]) == (0.5, 7, "#203040")
+    assert (options["preset"], options["engine"]) == ("high", "builtin")
+
+
+def test_progress_names_the_stage(page: Page) -> None:
+    page.pipeline.pause, page.pipeline.steps = 0.2, 5
+    job = page.edit(page.client(), clip=page.other_clip)
+    job.result()
+    shown = [status for _, status, _ in job.outputs()]
+    assert any("Learning the person in 3D: 60%" in status for status in shown)
+    assert any("Step 6 of 7" in status for status in shown)
+
+
+def test_a_portrait_is_kept_for_the_session_and_belongs_to_it(page: Page) -> None:
+    first, second = page.client(), page.client()
+    for client in (first, first, second):
+        page.edit(client).result()
+    own = page.pipeline.folders("edit")
+    assert own[0] == own[1], "the same clip is not learned twice"
+    assert own[2] != own[0]
+    assert own[2].parent != own[0].parent
+    assert own[0].parent.parent == page.sessions
+
+
+def test_a_view_shows_the_latest_edit(page: Page) -> None:
+    client = page.client()
+    clip = handle_file(str(page.clip))
+    client.predict(clip=clip, orbit=True, api_name="/render")
+    page.edit(client).result()
+    client.predict(clip=clip, yaw=20, api_name="/render")
+    plain, edited = page.pipeline.folders("render")
+    assert plain == page.pipeline.folders("edit")[0]
+    assert edited == page.pipeline.calls[-3][2]["save"]
+    assert page.pipeline.calls[-1][2]["yaw"] == 20
+    assert [options["orbit"] for name, _, options in page.pipeline.calls if name == "render"] == [True, False]
+
+
+def test_reconstruct_alone(page: Page) -> None:
+    status, _ = page.client().predict(clip=handle_file(str(page.clip)), api_name="/reconstruct")
+    assert "Done in" in status
+    assert [name for name, _, _ in page.pipeline.calls] == ["reconstruct"]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "inputs"),
+    [
+        ("/edit_style", "style", {"style": "x"}),
+        ("/edit_tryon", "tryon", {"garment": "x"}),
+        ("/edit_relight", "relight", {"light": "x"}),
+    ],
+)
+def test_what_comes_next_says_so(page: Page, name: str, key: str, inputs: dict[str, str]) -> None:
+    assert app.COMING[key] in refusal(page.client().submit(clip="x", api_name=name, **inputs))
+
+
+def test_mistakes_are_answered_before_any_work(page: Page) -> None:
+    client = page.client()
+    broken = page.clip.parent / "broken.mp4"
+    broken.write_bytes(b"this is no video")
+    assert "no clip yet" in refusal(client.submit(clip=None, text="red hair", api_name="/edit_text"))
+    assert "instruction is empty" in refusal(page.edit(client, " "))
+    assert "longer than 400 letters" in refusal(page.edit(client, "red hair " * 50))
+    assert "none of original, white" in refusal(page.edit(client, background="/etc/passwd"))
+    assert "broken.mp4" in refusal(page.edit(client, clip=broken)) or "video" in refusal(page.edit(client, clip=broken))
+    refusal(page.edit(client, "add a unicorn riding a bicycle through Paris"))
+    refusal(page.edit(client, preset="ultra"))
+    refusal(page.edit(client, engine="/bin/sh"))
+    refusal(page.edit(client, strength=3))
+    assert page.pipeline.calls == []
+
+
+def test_failures_are_one_sentence(page: Page, capfd: pytest.CaptureFixture[str]) -> None:
+    client = page.client()
+    page.pipeline.failure = InputError("No <b>face</b> was found. Show the face.")
+    assert "No &lt;b&gt;face&lt;/b&gt; was found." in refusal(page.edit(client))
+    page.pipeline.failure = OSError(28, "No space left on device")
+    assert "The disk is full" in refusal(page.edit(client))
+    page.pipeline.failure = RuntimeError("secret detail")
+    message = refusal(page.edit(client))
+    assert app.BROKEN in message
+    assert "secret" not in message
+    assert "secret detail" in capfd.readouterr().err, "the log keeps what the page hides"
+
+
+def test_a_stop_ends_the_work_and_frees_the_queue(page: Page) -> None:
+    page.pipeline.pause, page.pipeline.steps = 0.1, 1000
+    client = page.client()
+    job = page.edit(client, clip=page.other_clip)
+    wait_for(lambda: page.pipeline.active)
+    job.cancel()
+    wait_for(lambda: not page.pipeline.active)
+    assert page.pipeline.closed == 1
+    page.pipeline.reset()
+    page.edit(client).result()
+
+
+def test_heavy_jobs_run_one_at_a_time(page: Page) -> None:
+    page.pipeline.pause = 0.1
+    jobs = [page.edit(page.client(), clip=clip) for clip in (page.clip, page.other_clip)]
+    results = [job.result()[0] for job in jobs]
+    assert len(set(results)) == 2
+    assert page.pipeline.most_active == 1
+
+
+def test_nothing_but_results_can_be_fetched(page: Page) -> None:
+    import httpx
+
+    page.edit(page.client()).result()
+    secret = page.pipeline.folders("edit")[0] / "secret"
+    secret.write_text("x")
+    for path in (secret, ROOT / "pyproject.toml", Path("/etc/passwd")):
+        assert httpx.get(f"{page.url}gradio_api/file={path}").status_code in (403, 404)
+
+
+def test_gpu_seconds_stay_within_a_visitors_quota() -> None:
+    job = sessions.Job(Path("c"), Path("p"), "preview", 10.0)
+    assert sessions.gpu_seconds(job) == 40
+    for preset, most in (("preview", 60), ("standard", 60), ("high", 120)):
+        longest = replace(job, preset=preset, max_seconds=60.0, verb="edit")
+        assert sessions.gpu_seconds(job) <= sessions.gpu_seconds(longest) <= most
+
+
+def test_a_job_can_be_sent_to_a_worker() -> None:
+    import pickle
+
+    job = sessions.Job(Path("c"), Path("p"), "preview", 10.0, verb="edit", options={"text": "a", "save": Path("s")})
+    assert pickle.loads(pickle.dumps(job)) == job
+    assert job.stages[0] == "clip"
+    assert job.stages[-1] == "render"
+
+
+def test_old_folders_are_swept_and_closed_ones_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "ROOT", tmp_path / "sessions")
+    old = sessions.open_session(sessions.Session())
+    os.utime(old.folder, (0, 0))
+    kept = sessions.open_session(sessions.Session())
+    assert not Path(old.folder).exists()
+    assert sessions.open_session(kept) == kept
+    assert sessions.open_session(old).folder not in (old.folder, kept.folder)
+    sessions.close_session(kept)
+    assert not Path(kept.folder).exists()
+    sessions.close_session(sessions.Session())
+
+
+def test_the_message_area_escapes() -> None:
+    shown = app.note("<script>", "<i>", "", value=0.5, bad=True)
+    assert "<script>" not in shown
+    assert "<i>" not in shown
+    assert 'value="0.500"' in shown
+
+
+def test_stored_examples_need_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "EXAMPLES", tmp_path)
+    assert app.stored_examples() == []
+    listed = tmp_path / "examples.json"
+    listed.write_text('[{"clip": "a.mp4", "text": "bronze", "result": "b.mp4"}]')
+    assert app.stored_examples() == []
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "b.mp4").touch()
+    assert app.stored_examples()[0]["clip"] == str(tmp_path / "a.mp4")
+    listed.write_text('{"not": "a list"}')
+    assert app.stored_examples() == []
+
+
+def test_engines_follow_the_weights_and_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app.shutil, "which", lambda name: None)
+    monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
+    monkeypatch.setattr(app.weights, "path", lambda name: None)
+    assert [name for _, name in app.engines()] == ["builtin"]
+    monkeypatch.setattr(app.weights, "path", lambda name: tmp_path)
+    assert [name for _, name in app.engines()] == ["builtin", "instruct-pix2pix"]
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    assert app.engines()[0] == ("InstructPix2Pix", "instruct-pix2pix")
+
+
+def test_the_page_starts_without_heavy_libraries() -> None:
+    code = (
+        "import sys, app; app.build()\n"
+        "print([name for name in ('mediapipe', 'warp', 'anny', 'diffusers', 'transformers') if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.strip().splitlines()[-1:] == ["[]"], done.stderr

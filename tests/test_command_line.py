@@ -1,0 +1,283 @@
+"""The command line's contract, with a stand-in for the pipeline; the real one is tested in test_pipeline.py."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import portraitgen
+from portraitgen import __main__ as command_line
+from portraitgen.errors import InputError
+from portraitgen.progress import Progress
+
+ROOT = Path(__file__).parent.parent
+
+
+class FakePipeline(types.ModuleType):
+    """Records its calls, yields two steps per stage, and fails where a test asks it to."""
+
+    def __init__(self) -> None:
+        super().__init__("portraitgen.pipeline")
+        self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.failure: BaseException | None = None
+
+    def steps(self, stages: tuple[str, ...]) -> Iterator[Progress]:
+        for stage in stages:
+            yield Progress(stage, 0.0, "starts")
+            if self.failure is not None:
+                raise self.failure
+            print("a library that talks on stdout")
+            yield Progress(stage, 1.0, "done")
+
+    def reconstruct(self, *args: Any, **options: Any) -> Iterator[Progress]:
+        self.calls.append(("reconstruct", args, options))
+        return self.steps(command_line.RECONSTRUCT_STAGES)
+
+    def edit(self, *args: Any, **options: Any) -> Iterator[Progress]:
+        self.calls.append(("edit", args, options))
+        return self.steps(command_line.EDIT_STAGES)
+
+    def render(self, *args: Any, **options: Any) -> Iterator[Progress]:
+        self.calls.append(("render", args, options))
+        return self.steps(("render",))
+
+    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
+        self.calls.append(("evaluate", args, options))
+        return {"psnr": 31.5}
+
+    def timings(self, directory: Path) -> dict[str, float]:
+        return dict.fromkeys(command_line.RECONSTRUCT_STAGES, 1.5)
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
+    fake = FakePipeline()
+    monkeypatch.setitem(sys.modules, "portraitgen.pipeline", fake)
+    monkeypatch.setattr(portraitgen, "pipeline", fake, raising=False)
+    return fake
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"not read by the fake")
+    return path
+
+
+@pytest.fixture
+def portrait(tmp_path: Path) -> Path:
+    path = tmp_path / "portrait"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the command line, expect exit code 2 and one line on stderr that starts with "error: "; return that line."""
+
+    def run(*arguments: object, code: int = 2) -> str:
+        with pytest.raises(SystemExit) as stop:
+            command_line.main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        assert stop.value.code == code
+        assert captured.out == ""
+        last = captured.err.rstrip("\n").replace("\r", "\n").splitlines()[-1]
+        assert last.startswith("error: ")
+        assert "Traceback" not in captured.err
+        return last
+
+    return run
+
+
+def test_reconstruct_passes_every_option_and_prints_timings(
+    pipeline: FakePipeline, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [
+        "--preset",
+        "high",
+        "--body",
+        "anny",
+        "--holdout",
+        "0.25",
+        "--max-seconds",
+        "3",
+        "--device",
+        "cpu",
+        "--seed",
+        "7",
+        "--json",
+    ]
+    assert command_line.main(["reconstruct", str(clip), "-o", str(tmp_path / "out"), *options]) == 0
+    name, args, kwargs = pipeline.calls[0]
+    assert (name, args) == ("reconstruct", (clip, tmp_path / "out"))
+    assert kwargs == {
+        "preset": "high",
+        "body": "anny",
+        "holdout": 0.25,
+        "max_seconds": 3.0,
+        "device": "cpu",
+        "seed": 7,
+    }
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == dict.fromkeys(command_line.RECONSTRUCT_STAGES, 1.5)
+    assert "reconstruction" in captured.err
+
+
+def test_edit_passes_every_option(
+    pipeline: FakePipeline, portrait: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, save = tmp_path / "new folder" / "out.mp4", tmp_path / "edited"
+    options = f"--engine builtin --strength 0.5 --preset standard --seed 3 --background green --save {save} --json"
+    assert command_line.main(["edit", str(portrait), "-o", str(out), "--text", "red hair", *options.split()]) == 0
+    name, args, kwargs = pipeline.calls[0]
+    assert (name, args) == ("edit", (portrait, out))
+    assert kwargs == {
+        "text": "red hair",
+        "engine": "builtin",
+        "strength": 0.5,
+        "preset": "standard",
+        "background": "green",
+        "seed": 3,
+        "device": "auto",
+        "save": save,
+    }
+    assert list(json.loads(capsys.readouterr().out)) == ["edit", "fitting", "render"]
+
+
+def test_a_clip_may_be_edited_directly(pipeline: FakePipeline, clip: Path, tmp_path: Path) -> None:
+    assert command_line.main(["edit", str(clip), "-o", str(tmp_path / "out.mp4"), "--text", "red hair"]) == 0
+    assert pipeline.calls[0][1][0] == clip
+
+
+def test_render_passes_every_option(pipeline: FakePipeline, portrait: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    start = ["render", str(portrait), "-o", str(out)]
+    assert (
+        command_line.main([*start, *["--view", "crop", "--background", "#102030", "--yaw", "-20", "--pitch", "5"]]) == 0
+    )
+    assert pipeline.calls[0][2] == {
+        "view": "crop",
+        "background": "#102030",
+        "yaw": -20.0,
+        "pitch": 5.0,
+        "orbit": False,
+        "device": "auto",
+    }
+    assert command_line.main([*start, "--orbit"]) == 0
+    assert pipeline.calls[1][2]["orbit"] is True
+
+
+def test_evaluate_prints_one_json_object(
+    pipeline: FakePipeline, portrait: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line.main(["evaluate", str(portrait), "--edited", str(clip)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"psnr": 31.5}
+    assert pipeline.calls[0][2]["edited"] == clip
+
+
+def test_stdout_stays_silent_without_json(
+    pipeline: FakePipeline, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line.main(["reconstruct", str(clip), "-o", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--text", "a", "--style", "b.png"], "not allowed with"),
+        ([], "one of the arguments"),
+        (["--style", "b.png"], "style picture comes next"),
+        (["--garment", "b.png"], "garment picture comes next"),
+        (["--light", "sunset"], "Relighting by a description comes next"),
+        (["--text", "  "], "instruction is empty"),
+        (["--text", "a", "--strength", "1.5"], "not a number from 0 to 1"),
+        (["--text", "a", "--strength", "nan"], "not a number from 0 to 1"),
+        (["--text", "a", "--seed", "-1"], "whole number"),
+        (["--text", "a", "--preset", "ultra"], "invalid choice"),
+        (["--text", "a", "--engine", "magic"], "invalid choice"),
+    ],
+)
+def test_edit_refuses(
+    pipeline: FakePipeline, portrait: Path, tmp_path: Path, refused: Callable[..., str], options: list[str], words: str
+) -> None:
+    assert words in refused("edit", portrait, "-o", tmp_path / "out.mp4", *options)
+    assert pipeline.calls == []
+
+
+def test_other_refusals(pipeline: FakePipeline, portrait: Path, clip: Path, refused: Callable[..., str]) -> None:
+    out = clip.parent / "out.mp4"
+    assert "Anny, the default" in refused("reconstruct", clip, "-o", portrait, "--body", "smplx")
+    assert "no clip at" in refused("reconstruct", clip.parent / "none.mp4", "-o", portrait)
+    assert "number from 0 to 0.9" in refused("reconstruct", clip, "-o", portrait, "--holdout", "1")
+    assert "number from 0.1 up" in refused("reconstruct", clip, "-o", portrait, "--max-seconds", "0")
+    assert "no portrait folder or clip" in refused("edit", "nowhere", "-o", out, "--text", "a")
+    assert "does not end in .mp4" in refused("edit", portrait, "-o", clip.parent / "out.avi", "--text", "a")
+    assert "no portrait folder" in refused("render", "nowhere", "-o", out)
+    assert "either --orbit or" in refused("render", portrait, "-o", out, "--orbit", "--yaw", "0")
+    assert "no portrait folder" in refused("evaluate", "nowhere")
+    assert "no edited clip" in refused("evaluate", portrait, "--edited", "none.mp4")
+    assert "invalid choice" in refused("dance")
+    assert "required" in refused()
+    assert pipeline.calls == []
+
+
+def test_an_output_below_a_file_is_one_sentence(
+    pipeline: FakePipeline, portrait: Path, clip: Path, refused: Callable[..., str]
+) -> None:
+    line = refused("edit", portrait, "-o", clip / "out.mp4", "--text", "a")
+    assert "A file is where a folder should be" in line
+
+
+@pytest.mark.parametrize(
+    ("failure", "words", "code"),
+    [
+        (InputError("No face was found in the clip.\nShow the face."), "No face was found in the clip. Show the", 2),
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk is full", 2),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), "not allowed at /x", 2),
+        (KeyboardInterrupt(), "Stopped", 130),
+    ],
+)
+def test_failures_inside_the_pipeline_are_one_sentence(
+    pipeline: FakePipeline,
+    clip: Path,
+    tmp_path: Path,
+    refused: Callable[..., str],
+    failure: BaseException,
+    words: str,
+    code: int,
+) -> None:
+    pipeline.failure = failure
+    assert words in refused("reconstruct", clip, "-o", tmp_path / "out", code=code)
+
+
+def test_a_mistake_of_ours_is_not_hidden(pipeline: FakePipeline, clip: Path, tmp_path: Path) -> None:
+    pipeline.failure = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        command_line.main(["reconstruct", str(clip), "-o", str(tmp_path / "out")])
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "portraitgen", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_as_a_process() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"portraitgen {portraitgen.__version__}\n", "")
+    done = run("edit", "--help")
+    assert done.returncode == 0
+    assert "example:" in done.stdout
+    done = run("reconstruct", "/nowhere/clip.mp4", "-o", "/nowhere/portrait")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: There is no clip at /nowhere/clip.mp4. Check the path.\n"

@@ -1,0 +1,114 @@
+"""The optimisation loop on data with known truth: an avatar renders itself, a fit has to find it again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from portraitgen.avatar import Avatar, sample_texels
+from portraitgen.fitting import FitConfig, Fitted, PoseRefinement, fit
+from portraitgen.frames import TrainingFrames
+from portraitgen.losses import psnr
+from portraitgen.renderer import NeuralRenderer
+from toy_body import ToyBody, toy_intrinsics, toy_parameters
+
+SIZE, FRAMES = 64, 8
+
+
+def make_fitted(parameters=None) -> Fitted:  # type: ignore[no-untyped-def]
+    body = ToyBody()
+    texels = sample_texels(
+        body.vertices(toy_parameters(1))[0], body.faces, body.uvs[body.face_uvs], torch.full((len(body.faces),), 0.004)
+    )
+    avatar = Avatar(body.faces, texels, channels=8)
+    parameters = parameters or toy_parameters(FRAMES)
+    return Fitted(body, avatar, NeuralRenderer(8, 8), PoseRefinement(parameters))
+
+
+@pytest.fixture(scope="module")
+def truth() -> tuple[Fitted, TrainingFrames]:
+    torch.manual_seed(0)
+    fitted = make_fitted()
+    u, v = fitted.avatar.uvs.T
+    pattern = torch.stack([0.5 + 0.5 * (18 * u).sin(), 0.5 + 0.5 * (14 * v).cos(), u], 1)
+    with torch.no_grad():
+        fitted.avatar.features[:, :3] = pattern
+        K = toy_intrinsics(SIZE)
+        rendering = fitted.render(torch.arange(FRAMES), K.expand(FRAMES, 3, 3), SIZE, SIZE)
+    data = TrainingFrames(
+        torch.arange(FRAMES),
+        (rendering.straight() * 255).byte(),
+        (rendering.alpha.clamp(0, 1) * 255).byte(),
+        K,
+        torch.full((FRAMES, 2), SIZE / 2),
+    )
+    return fitted, data
+
+
+@torch.no_grad()
+def quality(fitted: Fitted, data: TrainingFrames) -> float:
+    rendering = fitted.render(data.frames, data.K.expand(len(data), 3, 3), SIZE, SIZE)
+    batch = data.whole(torch.arange(len(data)), 1)
+    return psnr(rendering.over(torch.ones(3, 1, 1)), batch.image * batch.alpha + 1 - batch.alpha)
+
+
+CONFIG = FitConfig(steps=120, coarse_steps=30, batch=2, window=48, pose_rate=0.0)
+
+
+def test_a_fit_recovers_the_appearance(truth: tuple[Fitted, TrainingFrames]) -> None:
+    _, data = truth
+    torch.manual_seed(1)
+    fitted = make_fitted()
+    before = quality(fitted, data)
+    losses = [loss for _, loss in fit(fitted, data, CONFIG, seed=0)]
+    assert len(losses) == CONFIG.steps
+    assert before < 15
+    assert quality(fitted, data) > 28
+    assert all(torch.isfinite(p).all() for p in fitted.avatar.parameters())
+
+
+def test_pose_refinement_with_frozen_appearance_corrects_the_tracking(truth: tuple[Fitted, TrainingFrames]) -> None:
+    original, data = truth
+    wrong = toy_parameters(FRAMES)
+    wrong.rotations += torch.randn(wrong.rotations.shape, generator=torch.Generator().manual_seed(2)) * 0.06
+    wrong.translation[:, 0] += 0.004
+    fitted = Fitted(original.body, original.avatar, original.renderer, PoseRefinement(wrong))
+    before, features = quality(fitted, data), original.avatar.features.clone()
+    config = FitConfig(steps=100, coarse_steps=0, batch=2, window=64, pose_rate=3e-3)
+    for _ in fit(fitted, data, config, seed=0, train_appearance=False):
+        pass
+    assert quality(fitted, data) > before + 5
+    assert torch.equal(original.avatar.features, features), "a frozen avatar must not change"
+
+
+def test_same_seed_same_result(truth: tuple[Fitted, TrainingFrames]) -> None:
+    _, data = truth
+    results = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        fitted = make_fitted()
+        config = FitConfig(steps=6, coarse_steps=2, batch=2, window=32)
+        for _ in fit(fitted, data, config, seed=5):
+            pass
+        results.append(fitted.avatar.features.detach().clone())
+    assert torch.equal(*results)
+
+
+def test_unrefined_frames_take_their_neighbours_corrections() -> None:
+    poses = PoseRefinement(toy_parameters(5))
+    with torch.no_grad():
+        poses.deltas.weight[1], poses.deltas.weight[3] = 1.0, 3.0
+    poses.spread(torch.tensor([1, 3]))
+    torch.testing.assert_close(poses.deltas.weight[:, 0].detach(), torch.tensor([1.0, 1.0, 2.0, 3.0, 3.0]))
+
+
+def test_an_untrained_renderer_shows_the_gaussians_own_colours() -> None:
+    torch.manual_seed(0)
+    fitted = make_fitted()
+    with torch.no_grad():
+        fitted.avatar.features[:, :3] = torch.tensor([0.9, 0.2, 0.1])
+        K = toy_intrinsics(SIZE)
+        rendering = fitted.render(torch.tensor([0]), K[None], SIZE, SIZE)
+    centre = rendering.straight()[0, :, SIZE // 2, SIZE // 2]
+    torch.testing.assert_close(centre, torch.tensor([0.9, 0.2, 0.1]), atol=1e-3, rtol=0)
+    assert torch.equal(rendering.color, rendering.color_features)
