@@ -64,37 +64,15 @@ TEXT_HINT = "turn her into a bronze statue"
 COLOUR_HINT = "or type a colour such as #203040"
 ENGINE_HINT = "InstructPix2Pix appears once its weights are fetched"
 STORED = "A stored result, made earlier with this instruction."
+WAITING = "Waiting to start."
 STOPPING = "Stopping."
 STOPPED = "Stopped. Run it again to go on."
 BROKEN = "Something broke on our side. Run it again; if it happens again, try another clip."
 
 EXAMPLES = Path(__file__).parent / "examples"
+STYLE = Path(__file__).with_name("page.css")
+FIRST = ("bronze", "blonde hair", "3d cartoon", "pencil", "sunset", "red clothes", "style 19: starry night", "zombie")
 PAGE_SECONDS = 10  # how much of a clip the page uses unless told otherwise
-THEME = {
-    "block_title_text_color": "*body_text_color",
-    "block_title_background_fill": "transparent",
-    "block_title_padding": "0",
-    "block_label_text_color": "*body_text_color",
-    "block_label_background_fill": "*block_background_fill",
-    "button_primary_background_fill": "*primary_700",
-    "button_primary_background_fill_hover": "*primary_800",
-    "checkbox_label_background_fill_selected": "*primary_700",
-    "checkbox_background_color_selected": "*primary_800",
-    "color_accent": "*primary_600",
-}
-CSS = """
-.gradio-container { width: 100% !important; max-width: 1240px !important; margin: 0 auto !important; }
-.note p { margin: .15rem 0; font-size: var(--text-md); }
-.note .more { color: var(--body-text-color-subdued); font-size: var(--text-sm); }
-.note .bad { color: var(--error-text-color); border-left: 3px solid currentColor; padding-left: .6rem; }
-.note progress { display: block; width: 100%; height: .5rem; margin: .4rem 0; border: 0; border-radius: 1rem;
-    appearance: none; background: var(--border-color-primary); overflow: hidden; }
-.note progress::-webkit-progress-bar { background: var(--border-color-primary); }
-.note progress::-webkit-progress-value { background: var(--color-accent); }
-.note progress::-moz-progress-bar { background: var(--color-accent); }
-#clip video, #result video { max-height: 290px; }
-#preview:not(:has(img)), #status .wrap .error, #status .wrap .clear-status { display: none; }
-"""
 
 
 @spaces.GPU(duration=gpu_seconds)
@@ -115,6 +93,12 @@ def note(message: str, *more: str, bad: bool = False, value: float | None = None
     bar = "" if value is None else f'<progress max="1" value="{value:.3f}" aria-label="Whole job"></progress>'
     rest = "".join(f'<p class="more">{html.escape(line)}</p>' for line in more if line)
     return f"<p{kind}>{html.escape(message)}</p>{bar}{rest}"
+
+
+def wait_in_browser() -> str:
+    """JavaScript that shows at once that a job waits, and lets it be stopped."""
+    update = "{__type__: 'update', interactive: %s}"
+    return f"() => [{json.dumps(note(WAITING))}, {', '.join([update % 'false'] * 3)}, {update % 'true'}]"
 
 
 def spell(seconds: float) -> str:
@@ -298,9 +282,9 @@ def engines() -> list[tuple[str, str]]:
 
 def build() -> gr.Blocks:
     """Lay the page out and wire it."""
-    from portraitgen.editors.text import capabilities
+    from portraitgen.editors.catalogue import capabilities
 
-    heavy = {"concurrency_id": "gpu", "concurrency_limit": 1, "show_progress": "minimal"}
+    heavy = {"concurrency_id": "gpu", "concurrency_limit": 1, "show_progress": "hidden"}
     quiet = {"api_visibility": "private", "show_progress": "hidden"}
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         session = gr.State(Session(), delete_callback=close_session)
@@ -317,8 +301,10 @@ def build() -> gr.Blocks:
                         text = gr.Textbox(
                             label="Instruction", placeholder=TEXT_HINT, lines=2, max_length=TEXT_LIMIT, elem_id="text"
                         )
-                        samples = [[row["example"]] for row in capabilities()]
-                        gr.Examples(samples, [text], label="For example", examples_per_page=30)
+                        samples = {row["name"]: [row["example"]] for row in capabilities()}
+                        gr.Examples([samples[name] for name in FIRST if name in samples], [text], label="For example")
+                        with gr.Accordion("Everything the built-in looks can do", open=False):
+                            gr.Examples(list(samples.values()), [text], label="Pick one", examples_per_page=30)
                         strength = gr.Slider(0, 1, 1, step=0.05, label="Strength")
                         preset = gr.Radio(PRESET_CHOICES, value="preview", label="Quality")
                         with gr.Row():
@@ -357,14 +343,13 @@ def build() -> gr.Blocks:
         asked = [clip, preset, max_seconds]
         wish = [clip, text, strength, preset, background, seed, max_seconds, engine, session]
         shown = [result, status, preview, run, learn, turn, stop, session]
+        # Before each job's own event and in the browser itself, for the queue says nothing while a job waits in it.
+        for button in (run, learn, turn):
+            button.click(None, None, [status, *shown[3:7]], js=wait_in_browser(), api_visibility="private")
         jobs = [
-            run.click(edit_text, wish, shown, api_name="edit_text", show_progress_on=status, **heavy),
-            learn.click(
-                reconstruct, [*asked, session], shown[1:], api_name="reconstruct", show_progress_on=status, **heavy
-            ),
-            turn.click(
-                render, [*asked, yaw, pitch, orbit, session], shown, api_name="render", show_progress_on=status, **heavy
-            ),
+            run.click(edit_text, wish, shown, api_name="edit_text", **heavy),
+            learn.click(reconstruct, [*asked, session], shown[1:], api_name="reconstruct", **heavy),
+            turn.click(render, [*asked, yaw, pitch, orbit, session], shown, api_name="render", **heavy),
         ]
         stopping = stop.click(lambda: note(STOPPING), None, status, cancels=jobs, queue=False, **quiet)
         stopping.then(stopped, session, shown[:-1], queue=False, **quiet)
@@ -383,14 +368,10 @@ def build() -> gr.Blocks:
 
 def launch_options() -> dict[str, Any]:
     """Options of ``launch``: look, limits on files, nothing recorded."""
-    look: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
-    theme = gr.themes.Soft(primary_hue="teal", neutral_hue="slate", **look)
-    for name, value in THEME.items():
-        setattr(theme, name, value)
-        setattr(theme, f"{name}_dark", value)
+    fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
     return {
-        "theme": theme,
-        "css": CSS,
+        "theme": gr.themes.Soft(primary_hue="teal", neutral_hue="slate", **fonts),
+        "css_paths": STYLE,
         "max_file_size": "200mb",
         "allowed_paths": [str(EXAMPLES)],
         "blocked_paths": [str(weights.ROOT)],

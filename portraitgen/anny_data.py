@@ -22,7 +22,7 @@ from torch import Tensor
 
 from portraitgen.body import BONES, LABELS
 
-FORMAT = 4  # part of the cache's name: increase when the arrays change
+FORMAT = 5  # part of the cache's name: increase when the arrays change
 SHAPE_COUNT = 80
 SAMPLES = 20000
 TO_CAMERA = np.array([0.1, -0.1, -0.1])  # decimetres, y up -> metres, OpenCV axes
@@ -48,6 +48,8 @@ FOLLOWED = {
     "upperarm01.L": "upper_arm_left",
     "clavicle.R": "clavicle_right",
     "upperarm01.R": "upper_arm_right",
+    "lowerarm01.L": "elbow_left",
+    "lowerarm01.R": "elbow_right",
     "eye.L": "eye_left",
     "eye.R": "eye_right",
 }
@@ -321,7 +323,7 @@ def _label_faces(
         label[mask] = LABELS.index(name)
 
     middle = points[quads].mean(1)
-    assign("arms", bone["upper_arm_left"] + bone["upper_arm_right"] > 0.5)
+    assign("arms", sum(bone[f"{part}_{side}"] for part in ("upper_arm", "elbow") for side in ("left", "right")) > 0.5)
     assign("neck", (middle[:, 1] < COLLAR_LINE) & (np.abs(middle[:, 0]) < NECK_RADIUS))
     lobes = middle[ears > 128, 1].max()
     assign("scalp", (bone["head"] > 0.5) & (middle[:, 1] < lobes))

@@ -151,8 +151,10 @@ class Avatar(nn.Module):
         self.register_buffer("rest_offsets", offsets)
         self.offsets = nn.Parameter(offsets.clone())
         self.quats = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1))
-        # Flat discs along the surface: a thick shell would blur the silhouette.
-        self.log_scales = nn.Parameter(torch.log(texels.spacing[:, None] * torch.tensor([0.6, 0.6, 0.3])))
+        # Flat discs along the surface, where a thick shell would blur the silhouette; balls off it, where the surface tells no direction.
+        on_surface = (offsets.norm(dim=1, keepdim=True) == 0).to(offsets)
+        thickness = 0.7 - on_surface * torch.tensor([0.0, 0.0, 0.4], device=offsets.device)
+        self.log_scales = nn.Parameter(torch.log(texels.spacing[:, None] * thickness))
         self.opacity_logits = nn.Parameter(torch.full((count,), opacity).logit())
         self.features = nn.Parameter(torch.zeros(count, channels))
 

@@ -60,6 +60,8 @@ BONES: dict[str, tuple[str | None, str | None, float]] = {
     "upper_arm_left": ("clavicle_left", "upper_arm_left", 1.0),
     "clavicle_right": ("chest", "clavicle_right", 1.0),
     "upper_arm_right": ("clavicle_right", "upper_arm_right", 1.0),
+    "elbow_left": ("upper_arm_left", None, 0.0),
+    "elbow_right": ("upper_arm_right", None, 0.0),
     "eye_left": ("head", "eye_left", 1.0),
     "eye_right": ("head", "eye_right", 1.0),
 }

@@ -21,7 +21,18 @@ from typing import Any
 import av
 import numpy as np
 
-from .decoding import BT709, Converter, audio_stream, check_size, colour, decoded, displayed_size, opened, origin, turned
+from .decoding import (
+    BT709,
+    Converter,
+    audio_stream,
+    check_size,
+    colour,
+    decoded,
+    displayed_size,
+    opened,
+    origin,
+    turned,
+)
 from .encoding import write_gray, write_video
 from .errors import InputError
 
@@ -31,6 +42,7 @@ MAX_SECONDS = 60.0
 MIN_FRAMES = 2
 
 _SLACK = 0.5  # seconds a clip may run over MAX_SECONDS: "a minute" is rarely cut to the frame
+_ROUNDING = 1e-4  # seconds
 _COUNTED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # containers whose packets tell the frames and their times
 _UNTIMED = {"avi"}  # containers whose frames carry no presentation times: frame k is shown at k / rate
 
@@ -87,7 +99,7 @@ def probe(path: str | Path, *, max_seconds: float | None = None) -> ClipInfo:
     broken, not a video, a picture, a single frame, larger than MAX_SIDE, smaller than MIN_SIDE or longer than MAX_SECONDS.
     """
     path = Path(path)
-    limit = MAX_SECONDS + _SLACK if max_seconds is None else min(max_seconds, MAX_SECONDS + _SLACK)
+    limit = MAX_SECONDS + _SLACK if max_seconds is None else min(max_seconds - _ROUNDING, MAX_SECONDS + _SLACK)
     with opened(path) as (container, stream):
         first = next(decoded(container, stream), None)
         if first is None:
@@ -99,7 +111,9 @@ def probe(path: str | Path, *, max_seconds: float | None = None) -> ClipInfo:
             raise InputError(_too_long(path, float(container.duration or 0) / av.time_base))
         times = times or _decoded_times(path, limit)
         if len(times) <= MIN_FRAMES:
-            raise InputError(f"{path.name} has a single frame, a clip needs more. Upload a video in which the person moves.")
+            raise InputError(
+                f"{path.name} has a single frame, a clip needs more. Upload a video in which the person moves."
+            )
         *times, end = times
         stated = stream.average_rate
         agrees = stated and abs((end - times[0]) * float(stated) - len(times)) < 0.5  # to half a frame
@@ -152,7 +166,7 @@ def read_gray(path: str | Path) -> Iterator[np.ndarray]:
     """Yield the images ``[H, W]`` uint8 of a `write_gray` file, bit for bit."""
     with opened(Path(path)) as (container, stream):
         for frame in container.decode(stream):
-            yield frame.to_ndarray()
+            yield frame.to_ndarray()[: frame.height]  # the decoder may add empty colour planes
 
 
 def _too_long(path: Path, seconds: float) -> str:
@@ -192,7 +206,12 @@ def _packet_times(path: Path, limit: float) -> tuple[list[float], bool]:
                     break  # later packets hold later frames
         order = sorted(spans)
         within = [time for time in order if (time - order[0]) * base < limit]
-        if not told or not within or (not longer and stream.frames > len(order)) or not _ends_decode(container, stream, within):
+        if (
+            not told
+            or not within
+            or (not longer and stream.frames > len(order))
+            or not _ends_decode(container, stream, within)
+        ):
             return [], longer
         shift = origin(container, stream)
         times = [float(time * base) - shift for time in within]

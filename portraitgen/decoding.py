@@ -20,10 +20,17 @@ from .errors import InputError
 MAX_SIDE = 4096
 MIN_SIDE = 64
 BT709 = (1, 1, 1)
-MATRICES = {1: Colorspace.ITU709, 4: Colorspace.FCC, 7: Colorspace.SMPTE240M, 9: Colorspace.BT2020}  # by H.273 code; the others are BT.601
+MATRICES = {
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+}  # by H.273 code; the others are BT.601
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
 
-_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"  # no playlists: they could open other files or the network
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"  # no playlists: these open other files
+)
 _STILLS = {"avif", "heic", "heix", "mif1"}
 _HDR_TRANSFERS = {16, 18}  # PQ and HLG, ITU-T H.273
 
@@ -38,7 +45,11 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
     try:
         if path.stat().st_size == 0:
             raise InputError(f"{path.name} is empty. Upload it again.")
-        container = av.open(f"file:{path}", options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"}, metadata_errors="ignore")
+        container = av.open(
+            f"file:{path}",
+            options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+            metadata_errors="ignore",
+        )
     except PermissionError:
         raise InputError(f"{path} may not be read. Change its permissions.") from None
     except av.FFmpegError:
@@ -69,9 +80,13 @@ def _why_unreadable(path: Path) -> str:
 
 def check_size(width: int, height: int) -> None:
     if max(width, height) > MAX_SIDE:
-        raise InputError(f"The video is {width}×{height} pixels, at most {MAX_SIDE} a side are allowed. Scale it down, for example to 1080p.")
+        raise InputError(
+            f"The video is {width}×{height} pixels, at most {MAX_SIDE} a side are allowed. Scale it down, say to 1080p."
+        )
     if 0 < min(width, height) < MIN_SIDE:
-        raise InputError(f"The video is {width}×{height} pixels, at least {MIN_SIDE} a side are needed. Use a larger one.")
+        raise InputError(
+            f"The video is {width}×{height} pixels, at least {MIN_SIDE} a side are needed. Use a larger one."
+        )
 
 
 def origin(container: Any, stream: Any) -> float:
@@ -84,19 +99,25 @@ def origin(container: Any, stream: Any) -> float:
 
 
 def audio_stream(container: Any) -> Any:
-    return next((s for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate), None)
+    return next(
+        (s for s in container.streams.audio if s.codec_context is not None and s.codec_context.sample_rate), None
+    )
 
 
 def decoded(container: Any, stream: Any, strict: bool = False) -> Iterator[Any]:
     """Decode from where the container stands, past broken packets unless ``strict``."""
     decoder = stream.codec_context
     if stream.metadata.get("alpha_mode") == "1" and decoder.name in ("vp8", "vp9"):
-        decoder = av.CodecContext.create("libvpx-vp9" if decoder.name == "vp9" else "libvpx", "r")  # the native ones drop the alpha
+        decoder = av.CodecContext.create(
+            "libvpx-vp9" if decoder.name == "vp9" else "libvpx", "r"
+        )  # the native ones drop the alpha
     packets = container.demux(stream)
     ended = False
     while not ended:
         packet = None
-        with contextlib.suppress(av.FFmpegError):  # a file that stops short: what was read still has to come out of the decoder
+        with contextlib.suppress(
+            av.FFmpegError
+        ):  # a file that stops short: what was read still has to come out of the decoder
             packet = next(packets, None)
         ended = packet is None or packet.size == 0
         try:
@@ -172,7 +193,10 @@ class Converter:
         if self.graph is None:
             self.graph = Graph()
             source = self.graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
+                width=frame.width,
+                height=frame.height,
+                format=frame.format,
+                time_base=frame.time_base or Fraction(1, 1000),
             )
             scale = self.graph.add("scale", "out_range=pc:out_primaries=bt709:out_transfer=bt709")
             chosen = self.graph.add("format", "pix_fmts=rgb24")

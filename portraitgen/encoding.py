@@ -33,7 +33,12 @@ _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def write_video(
-    path: str | Path, frames: Iterable[np.ndarray], info: ClipInfo, *, audio_from: str | Path | None = None, crf: float = 16
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    info: ClipInfo,
+    *,
+    audio_from: str | Path | None = None,
+    crf: float = 16,
 ) -> None:
     """Write an MP4 (H.264, yuv420p, index at the front) with the times of ``info`` and the first sound track of ``audio_from``.
 
@@ -48,7 +53,12 @@ def write_video(
     """
     with _replacing(Path(path)) as temporary, contextlib.ExitStack() as stack:
         container = stack.enter_context(_muxer(temporary))
-        stream = container.add_stream("libx264", rate=info.rate, options={"crf": str(crf), "preset": "fast"})
+        options = {"crf": str(crf), "preset": "fast"}
+        if not _is_even(info):
+            options["bf"] = (
+                "0"  # MP4 stores how long pictures last in decoding order: only without reordering is that right for the last
+            )
+        stream = container.add_stream("libx264", rate=info.rate, options=options)
         stream.pix_fmt = "yuv420p"
         codec = stream.codec_context
         codec.color_range = ColorRange.MPEG
@@ -82,7 +92,9 @@ def _replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     except (OSError, av.FFmpegError) as error:
         if error.errno in _FULL:
-            raise InputError(f"The disk is full, {path.name} was not written. Free some space and try again.") from error
+            raise InputError(
+                f"The disk is full, {path.name} was not written. Free some space and try again."
+            ) from error
         if error.errno in _CLOSED:
             raise InputError(f"{path.parent} cannot be written. Choose another folder.") from error
         raise
@@ -122,6 +134,7 @@ def _encode(container: Any, stream: Any, pictures: Iterable[Any], info: ClipInfo
             raise ValueError(f"more than the clip's {info.frame_count} frames")
         if count == 0:
             stream.width, stream.height = picture.width, picture.height
+            container.start_encoding()  # opens every encoder: the sound's frame size is known from here on
         picture.pts, picture.time_base = ticks[count], base
         picture.duration = ticks[count + 1] - ticks[count]
         mux(stream.encode(picture))
@@ -135,17 +148,22 @@ def _encode(container: Any, stream: Any, pictures: Iterable[Any], info: ClipInfo
         pass
 
 
+def _is_even(info: ClipInfo) -> bool:
+    """Whether the times are those of a constant rate, to the millisecond that Matroska and WebM round to."""
+    even = info.timestamps[0] + np.arange(info.frame_count + 1) / float(info.rate)
+    return bool(np.abs([*info.timestamps, info.timestamps[0] + info.duration] - even).max() < 1.1e-3)
+
+
 def _ticks(info: ClipInfo) -> tuple[Fraction, list[int]]:
     """A time base and in it the time of each frame and of the clip's end: exact for a constant rate, else 90 kHz."""
-    times = np.array([*info.timestamps, info.timestamps[0] + info.duration])
-    even = times[0] + np.arange(len(times)) / float(info.rate)
-    if np.abs(times - even).max() < 1.1e-3:  # Matroska and WebM round to milliseconds
-        base = 1 / Fraction(info.rate.numerator)
-        start = round(times[0] * info.rate.numerator)
-        return base, [start + number * info.rate.denominator for number in range(len(times))]
-    ticks = np.round(times * 90000).astype(np.int64)
-    floor = ticks[0] + np.arange(len(ticks))
-    return Fraction(1, 90000), (np.maximum.accumulate(ticks - floor) + floor).tolist()  # strictly increasing
+    if _is_even(info):
+        start = round(info.timestamps[0] * info.rate.numerator)
+        return 1 / Fraction(info.rate.numerator), [
+            start + number * info.rate.denominator for number in range(info.frame_count + 1)
+        ]
+    ticks = np.round(np.array([*info.timestamps, info.timestamps[0] + info.duration]) * 90000).astype(np.int64)
+    steps = np.arange(len(ticks))
+    return Fraction(1, 90000), (np.maximum.accumulate(ticks - steps) + steps).tolist()  # strictly increasing
 
 
 def _to_yuv(frame: np.ndarray, matrix_code: int) -> Any:
@@ -169,7 +187,9 @@ def _sound(container: Any, source: Any, video: Any, info: ClipInfo) -> Iterator[
     track = audio_stream(source)
     end = info.timestamps[0] + info.duration
     if track.codec_context.codec.canonical_name in _COPIED_AUDIO:
-        return _copied_sound(container, source, track, container.add_stream_from_template(track), origin(source, video), end)
+        return _copied_sound(
+            container, source, track, container.add_stream_from_template(track), origin(source, video), end
+        )
     rate = track.codec_context.sample_rate
     made = container.add_stream("aac", rate=rate if rate in _AAC_RATES else 48000)
     layout = track.codec_context.layout.name
@@ -195,12 +215,17 @@ def _copied_sound(container: Any, source: Any, track: Any, copy: Any, start: flo
 
 def _made_sound(container: Any, source: Any, track: Any, made: Any, start: float, end: float) -> Iterator[float]:
     codec = made.codec_context
-    codec.open()
-    resampler = av.AudioResampler(format=codec.format, layout=codec.layout, rate=codec.sample_rate, frame_size=codec.frame_size)
+    resampler = av.AudioResampler(
+        format=codec.format, layout=codec.layout, rate=codec.sample_rate, frame_size=codec.frame_size
+    )
     clock: int | None = None  # samples
     for frame in itertools.chain(_decoded_sound(source, track), [None]):
         if clock is None:
-            clock = round((float((frame.pts or 0) * track.time_base) - start) * codec.sample_rate) if frame is not None else 0
+            clock = (
+                round((float((frame.pts or 0) * track.time_base) - start) * codec.sample_rate)
+                if frame is not None
+                else 0
+            )
         for piece in resampler.resample(frame):
             piece.pts, piece.time_base = clock, Fraction(1, codec.sample_rate)
             container.mux(made.encode(piece))

@@ -1,9 +1,10 @@
 """Person alpha for the working crop, streamed and steady in time.
 
-Coarse: MediaPipe selfie segmentation (its two networks, whole crop and head close-up) averaged as logits and smoothed along optical flow.
-Fine: in an unknown band around that mask the alpha of each pixel is read from its colour, on the line between the local foreground and
-background colours (a linear discriminant of two local Gaussians; the background's is the clip's clean plate where the camera stands still),
-then made consistent by a confidence-weighted guided filter (He et al. 2010) and smoothed along optical flow again.
+Coarse: MediaPipe selfie segmentation (its two networks, whole crop and head close-up) averaged as logits and smoothed
+along optical flow. Fine: in an unknown band around that mask the alpha of each pixel is read from its colour, on the
+line between the local foreground and background colours (two local Gaussians; the background's is the clip's clean
+plate where the camera stands still), then made consistent by a confidence-weighted guided filter (He et al. 2010) and
+smoothed along optical flow again.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def person_alpha(frames: FrameSource, face_landmarks: np.ndarray) -> Iterator[np
 
 
 def head_boxes(landmarks: np.ndarray) -> np.ndarray:
-    """Square around the head for each frame, [T, 4] xyxy pixels, from landmarks [T, K, 2+]; gaps are interpolated, all NaN if never seen."""
+    """Square around the head, [T, 4] xyxy pixels, from landmarks [T, K, 2+]; gaps interpolated, NaN if never seen."""
     seen = np.isfinite(landmarks[..., :2]).all(axis=(1, 2))
     boxes = np.full((len(landmarks), 4), np.nan, dtype=np.float32)
     if not seen.any():
@@ -67,7 +68,7 @@ def head_boxes(landmarks: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Moment:
-    """One frame on its way through the temporal filters: the picture, the motion to its predecessor, and the value being smoothed."""
+    """One frame in the temporal filters: the picture, the motion to its predecessor, the value being smoothed."""
 
     frame: np.ndarray  # [S, S, 3] uint8
     flow: Flow | None  # None for the first frame
@@ -85,7 +86,7 @@ class Flow:
 
 
 def smooth_along_motion(items: Iterable[Moment]) -> Iterator[Moment]:
-    """Running average along optical flow, over all the past and LOOK_AHEAD frames of the future, weighted by how well the motion is explained."""
+    """Running average along optical flow over the past and LOOK_AHEAD coming frames, as far as the flow is trusted."""
     window: deque[Moment] = deque()
     past: tuple[np.ndarray, np.ndarray] | None = None
     for item in items:
@@ -169,7 +170,7 @@ def _fit(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class _Segmenter:
-    """MediaPipe's two selfie networks on the whole crop and on the head; one per call because MediaPipe graphs are not thread-safe."""
+    """MediaPipe's two selfie networks on whole crop and head; one per call: MediaPipe graphs are not thread-safe."""
 
     def __enter__(self) -> _Segmenter:
         from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation
@@ -251,7 +252,7 @@ class Plate:
 
 
 def _clean_plate(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Plate:
-    """Temporal median of the confidently uncovered pixels in up to PLATE_FRAMES frames. Whether it holds in a frame is checked there."""
+    """Temporal median of the confidently uncovered pixels in PLATE_FRAMES frames; each frame checks if it holds."""
     chosen = set(np.linspace(0, len(boxes) - 1, min(PLATE_FRAMES, len(boxes))).round().astype(int).tolist())
     pictures: list[np.ndarray] = []
     free: list[np.ndarray] = []
@@ -283,7 +284,8 @@ def _clean_plate(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Plate:
 def refine_alpha(frame: np.ndarray, coarse: np.ndarray, plate: Plate | None = None) -> np.ndarray:
     """Alpha at full resolution from a coarse mask.
 
-    frame: [S, S, 3] uint8 RGB; coarse: [h, w] float person probability at any resolution; plate: the clip's background, if known.
+    frame: [S, S, 3] uint8 RGB; coarse: [h, w] float person probability at any resolution; plate: the clip's
+    background, if known.
     Returns [S, S] float32 in 0..1.
     """
     size = frame.shape[0]
@@ -299,7 +301,7 @@ def refine_alpha(frame: np.ndarray, coarse: np.ndarray, plate: Plate | None = No
         outer = _with_plate(outer, image, plate, sure_background, unknown)
     estimate, evidence = _discriminate(image[unknown], inner, outer)
     # Far from the coarse edge the mask is rarely wrong: only strong colour evidence moves it there.
-    belief = PRIOR_EVIDENCE * np.exp(np.minimum(depth[unknown] / (8 * unit), 4))
+    belief = PRIOR_EVIDENCE * np.exp(np.minimum(depth[unknown] / (5 * unit), 4))
     value[unknown] = (evidence * estimate + belief * prior[unknown]) / (evidence + belief)
     clear = evidence / (evidence + 30)
     confidence = np.ones_like(value)
@@ -310,12 +312,12 @@ def refine_alpha(frame: np.ndarray, coarse: np.ndarray, plate: Plate | None = No
 
 
 def _trimap(prior: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The prior with enclosed holes filled, sure person, sure background (bool), and distance to the coarse edge in pixels, all [S, S].
+    """Prior with enclosed holes filled, sure person, sure background, pixels to the coarse edge; all [S, S].
 
-    A hole in the coarse mask is more often an earring or a dark cloth than a gap: it becomes unknown, with a person-like prior.
+    A hole in the coarse mask is more often an earring or a dark cloth than a gap: unknown, with a person's prior.
     """
     size = len(prior)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((prior <= 0.8).astype(np.uint8), connectivity=4)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats((prior <= 0.8).astype(np.uint8), connectivity=4)
     left, top, width, height = stats[:, :4].T
     enclosed = (left > 0) & (top > 0) & (left + width < size) & (top + height < size)
     enclosed[0] = False
@@ -327,8 +329,8 @@ def _trimap(prior: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray, np.
     ]
     outside = cv2.distanceTransform(1 - person, cv2.DIST_L2, 3)
     sure_person = (inside > 10 * unit) & (prior > 0.9) & ~holes
-    sure_background = (outside > 22 * unit) & (prior < 0.1)
-    return prior, sure_person, sure_background, np.where(holes, 16 * unit, inside + outside)
+    sure_background = (outside > 18 * unit) & (prior < 0.1)
+    return prior, sure_person, sure_background, np.where(holes, 15 * unit, inside + outside)
 
 
 @dataclass
@@ -340,7 +342,7 @@ class Colours:
 
 
 def _local_colours(image: np.ndarray, source: np.ndarray, where: np.ndarray) -> Colours:
-    """Gaussians of the `source` pixels' colours near each `where` pixel; nearer ones count more, far ones fill in where there are none."""
+    """Gaussians of the `source` colours near each `where` pixel; far ones fill in where there are no near ones."""
     size = image.shape[0]
     quarter = max(32, size // 4)
     weight = cv2.resize(source.astype(np.float32), (quarter, quarter), interpolation=cv2.INTER_AREA)[..., None]
@@ -361,7 +363,7 @@ def _products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def _with_plate(outer: Colours, image: np.ndarray, plate: Plate, background: np.ndarray, where: np.ndarray) -> Colours:
-    """Put the clean plate in place of the local background colours where the plate explains the frame's background nearby."""
+    """Replace the local background colours by the clean plate where it explains the frame's background nearby."""
     quarter = max(32, len(image) // 4)
     weight = background * plate.known
     difference = (image - plate.colour) * weight[..., None]
@@ -377,10 +379,10 @@ def _with_plate(outer: Colours, image: np.ndarray, plate: Plate, background: np.
 
 
 def _discriminate(pixels: np.ndarray, inner: Colours, outer: Colours) -> tuple[np.ndarray, np.ndarray]:
-    """Alpha [N] of pixels [N, 3] on the line between two colour clouds, and its evidence [N] (squared separation over variance).
+    """Alpha [N] of pixels [N, 3] between two colour clouds, and its evidence [N] (squared separation over variance).
 
-    A pixel of alpha a has the mean a F + (1 - a) B and the covariance a² Cov F + (1 - a)² Cov B + noise, so the most likely a is found by
-    alternating between the weighting and the projection; near the background's end only the background's spread counts, and conversely.
+    A pixel of alpha a has the mean a F + (1 - a) B and the covariance a² Cov F + (1 - a)² Cov B + noise. The most likely
+    a comes from alternating weighting and projection: near the background's end only the background's spread counts.
     """
     behind, difference = outer.mean, inner.mean - outer.mean
     estimate = np.full(len(pixels), 0.7, dtype=np.float32)
@@ -415,11 +417,11 @@ def _solve(matrix: np.ndarray, vector: np.ndarray, ridge: float) -> np.ndarray:
 def guided_filter(
     image: np.ndarray, value: np.ndarray, confidence: np.ndarray, where: np.ndarray, radius: int, epsilon: float
 ) -> np.ndarray:
-    """Filter `value` so that it is locally linear in the colours of `image` (He et al. 2010), with a weight for each pixel.
+    """Filter `value` so that it is locally linear in the colours of `image` (He et al. 2010), weighted by pixel.
 
     image: [H, W, 3] in 0..1; value: [H, W]; confidence: [H, W] > 0; where: [H, W] bool, the pixels that matter;
-    radius in pixels of half resolution; epsilon: ridge. The linear models are fitted at half resolution and applied at full resolution.
-    Returns [H, W] float32 in 0..1, meaningful at the `where` pixels.
+    radius in pixels of half resolution; epsilon: ridge. The linear models are fitted at half resolution and applied
+    at full resolution. Returns [H, W] float32 in 0..1, meaningful at the `where` pixels.
     """
     height, width = value.shape
     small = (max(1, width // 2), max(1, height // 2))
@@ -445,10 +447,10 @@ def guided_filter(
 
 
 def decontaminate(frame: np.ndarray, alpha: np.ndarray, background: np.ndarray | None = None) -> np.ndarray:
-    """Straight foreground colour: what the person would look like without the background shining through at the edge.
+    """Straight foreground colour: the person without the background shining through at the edge.
 
-    frame: [S, S, 3] uint8 RGB; alpha: [S, S] uint8; background: [S, S, 3] uint8 or None (then it is estimated from the surroundings).
-    Returns [S, S, 3] uint8; where alpha is 0 the nearby foreground colour continues. Two passes of blur fusion (Forte 2021).
+    frame: [S, S, 3] uint8 RGB; alpha: [S, S] uint8; background: [S, S, 3] uint8, or None to estimate it nearby.
+    Returns [S, S, 3] uint8; where alpha is 0 the nearby foreground continues. Two passes of blur fusion (Forte 2021).
     """
     if frame.ndim != 3 or frame.shape[2] != 3 or alpha.shape != frame.shape[:2]:
         raise InputError(
@@ -462,16 +464,13 @@ def decontaminate(frame: np.ndarray, alpha: np.ndarray, background: np.ndarray |
         near = cv2.blur(cover, window)[..., None]
         mean = cv2.blur(foreground * cover, window) / (near + 1e-5)
         if background is None:
-            behind_mean = cv2.blur(behind * (1 - cover), window) / (1 - near + 1e-5)
-        else:
-            behind_mean = behind
-        foreground = np.clip(mean + cover * (image - cover * mean - (1 - cover) * behind_mean), 0, 1)
-        behind = behind_mean
+            behind = cv2.blur(behind * (1 - cover), window) / (1 - near + 1e-5)
+        foreground = np.clip(mean + cover * (image - cover * mean - (1 - cover) * behind), 0, 1)
     return (foreground * 255 + 0.5).astype(np.uint8)
 
 
 def _checked(frames: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """Pass frames on; InputError if one is not square uint8 RGB of the first one's size or there are not exactly `count`."""
+    """Pass on exactly `count` square uint8 RGB frames of one size; InputError if they are anything else."""
     seen = 0
     shape: tuple[int, ...] | None = None
     for frame in frames:
@@ -481,7 +480,7 @@ def _checked(frames: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
         )
         if not square or frame.shape != shape or frame.shape[0] < 64:
             raise InputError(
-                f"Frame {seen} is {frame.shape} {frame.dtype}. Pass square uint8 RGB frames of one size, 64 pixels or more."
+                f"Frame {seen} is {frame.shape} {frame.dtype}. Pass square uint8 RGB frames of one size, 64 or more."
             )
         seen += 1
         if seen > count:
@@ -489,7 +488,7 @@ def _checked(frames: Iterable[np.ndarray], count: int) -> Iterator[np.ndarray]:
         yield np.ascontiguousarray(frame)
     if seen != count:
         raise InputError(
-            f"There are {seen}{'+' if seen > count else ''} frames but landmarks for {count}. Pass one landmark row per frame."
+            f"The landmarks are for {count} frames, the clip has {'more' if seen > count else seen}. Pass one row per frame."
         )
 
 

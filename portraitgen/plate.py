@@ -21,8 +21,11 @@ _OPAQUE = 0.1  # source alpha from which on the frame's own pixel is no longer t
 _MATCH_SIZE = 96  # pixels a side at which the plate's colours are matched to a frame
 _MOTION_SIZE = 320  # pixels a side at which the camera's motion is estimated
 _CORNERS = 200
-_MIN_CORNERS = 12  # followed corners below which the camera counts as still
-_STILL = 0.3  # source pixels that corners of the crop move, below which the camera counts as still
+_MIN_CORNERS = 12  # corners below which nothing can be followed
+_AGREEING = 0.25  # share of the followed corners that must agree on a motion: things at other depths move otherwise
+_SAME = 1.5  # grey levels of mean difference up to which plain views count as the same
+_LOCAL = (25, 25)  # pixels of the neighbourhood that detail is measured against
+_STILL = 0.3  # source pixels that corners of the crop move, below which it counts as still
 
 
 def background_plate(
@@ -43,8 +46,7 @@ def background_plate(
     margin = max(3, round(0.02 * crop.side))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     plate: np.ndarray | None = None
-    motion: np.ndarray | None = None
-    looked = 0
+    guess: np.ndarray | None = None
     for number, (frame, alpha) in enumerate(zip(frames, alphas, strict=False)):
         if number % stride:
             continue
@@ -54,20 +56,23 @@ def background_plate(
             plate = frame.copy()
             samples = np.zeros((_SAMPLES, *view.shape), np.uint8)
             counts, in_view = np.zeros((2, *view.shape[:2]), np.int32)
-            reference = view.copy()
+            reference, reference_free = view.copy(), None
         person = (crop.enlarged(as_float(alpha)) > 1 / 255).astype(np.uint8)
         free = cv2.dilate(person, kernel)[inner] == 0
         seen = np.ones_like(free)
-        if looked == 0:
-            reference_free = free
-        motion = camera_motion(reference, view, reference_free, free, motion)
-        if motion is not None:
+        reference_free = free if reference_free is None else reference_free
+        motion = camera_motion(reference, view, reference_free, free, guess)
+        if motion is None:
+            continue  # the camera shows another place
+        guess = motion
+        if not np.array_equal(motion, np.eye(2, 3)):
             size, backward = free.shape[::-1], cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             view = cv2.warpAffine(view, motion, size, flags=backward, borderMode=cv2.BORDER_REPLICATE)
-            seen, free = (cv2.warpAffine(mask.astype(np.float32), motion, size, flags=backward) > 0.999 for mask in (seen, free))
+            seen, free = (
+                cv2.warpAffine(mask.astype(np.float32), motion, size, flags=backward) > 0.999 for mask in (seen, free)
+            )
         counts += free
         in_view += seen
-        looked += 1
         # reservoir sampling with one draw per frame: pixels that were free equally often replace the same sample
         slots = np.where(counts <= _SAMPLES, counts - 1, (random.random() * counts).astype(np.int32))
         for slot in np.unique(slots[free]):
@@ -81,7 +86,12 @@ def background_plate(
 
 
 def composite(
-    frame: np.ndarray, plate: np.ndarray, new_rgb: np.ndarray, new_alpha: np.ndarray, source_alpha: np.ndarray, crop: Crop
+    frame: np.ndarray,
+    plate: np.ndarray,
+    new_rgb: np.ndarray,
+    new_alpha: np.ndarray,
+    source_alpha: np.ndarray,
+    crop: Crop,
 ) -> np.ndarray:
     """The new person in the source frame at full resolution, ``[H, W, 3]`` uint8.
 
@@ -95,8 +105,8 @@ def composite(
     """
     result = frame.copy()
     outer, inner = crop.window(frame)
-    above = np.clip(crop.enlarged(as_float(new_alpha))[inner], 0, 1)
-    before = np.clip(crop.enlarged(as_float(source_alpha))[inner], 0, 1)
+    above = crop.enlarged(as_float(new_alpha).clip(0, 1))[inner]
+    before = crop.enlarged(as_float(source_alpha).clip(0, 1))[inner]
     touched = (above > 0) | (before > 0)
     x, y, width, height = cv2.boundingRect(touched.astype(np.uint8))
     if not width:
@@ -140,35 +150,77 @@ def fill(image: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def camera_motion(
-    reference: np.ndarray, frame: np.ndarray, reference_free: np.ndarray, free: np.ndarray, guess: np.ndarray | None = None
+    reference: np.ndarray,
+    frame: np.ndarray,
+    reference_free: np.ndarray,
+    free: np.ndarray,
+    guess: np.ndarray | None = None,
 ) -> np.ndarray | None:
-    """The similarity ``[2, 3]`` that takes pixels of ``reference`` to those of ``frame`` ``[H, W, 3]``; None if the camera stands still.
+    """The similarity ``[2, 3]`` that takes pixels of ``reference`` to those of ``frame`` ``[H, W, 3]``, identity if the camera is still.
 
-    Follows corners of the reference that are background there and in the frame (``[H, W]`` bool), from where ``guess`` puts them. A motion
-    that too few corners agree on counts as none.
+    Follows corners of the reference that are background there and in the frame (``[H, W]`` bool), from where ``guess`` puts them. Without
+    enough of them the camera counts as still if both show the same, as a plain wall does; None if not.
     """
     height, width = free.shape
     scale = min(1.0, _MOTION_SIZE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    grays = [cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY) for image in (reference, frame)]
-    masks = [cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) for mask in (reference_free, free)]
-    corners = cv2.goodFeaturesToTrack(grays[0], _CORNERS, 0.01, 5, mask=masks[0])
-    if corners is None or len(corners) < _MIN_CORNERS:
-        return None
+    masks = [
+        cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) for mask in (reference_free, free)
+    ]
+    views = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in (reference, frame)]
+    details = [_detail(view, mask) for view, mask in zip(views, masks, strict=True)]
     ratio = np.array([size[0] / width, size[1] / height], np.float32)
-    start = corners if guess is None else (cv2.transform(corners / ratio, guess) * ratio).astype(np.float32)
-    moved, found, _ = cv2.calcOpticalFlowPyrLK(*grays, corners, start.copy(), winSize=(15, 15), maxLevel=3, flags=cv2.OPTFLOW_USE_INITIAL_FLOW)
-    x, y = np.rint(moved[:, 0]).astype(int).T
-    inside = (x >= 0) & (y >= 0) & (x < size[0]) & (y < size[1]) & (found[:, 0] == 1)
-    inside[inside] = masks[1][y[inside], x[inside]] == 1
-    if inside.sum() < _MIN_CORNERS:
-        return None
-    before, after = corners[inside, 0] / ratio, moved[inside, 0] / ratio
-    matrix, agree = cv2.estimateAffinePartial2D(before, after, ransacReprojThreshold=1.5 / scale)
-    if matrix is None or agree.sum() < max(_MIN_CORNERS, 0.5 * len(before)) or not 0.8 < np.hypot(*matrix[:, 0]) < 1.25:
-        return None
+    levels = [(detail + 128).clip(0, 255).astype(np.uint8) for detail in details]
     ends = np.array([[[0, 0], [width, 0], [0, height], [width, height]]], np.float64)
-    return matrix if np.abs(cv2.transform(ends, matrix) - ends).max() > _STILL else None
+    near = np.eye(2, 3) if guess is None else np.concatenate([guess[:, :2], guess[:, 2:] * ratio[:, None]], 1)
+    for start in (lambda: near, lambda: _shift(details, masks)):
+        before, after = _followed(levels, masks, start())
+        if len(before) < _MIN_CORNERS:
+            continue
+        matrix, agree = cv2.estimateAffinePartial2D(before / ratio, after / ratio, ransacReprojThreshold=1.5 / scale)
+        if (
+            matrix is not None
+            and agree.sum() >= max(_MIN_CORNERS, _AGREEING * len(before))
+            and 0.8 < np.hypot(*matrix[:, 0]) < 1.25
+        ):
+            return matrix if np.abs(cv2.transform(ends, matrix) - ends).max() > _STILL else np.eye(2, 3)
+    both = (masks[0] & masks[1]) == 1
+    if not both.any():
+        return None
+    difference, texture = np.abs(details[0] - details[1])[both].mean(), np.abs(details[0])[both].mean()
+    return np.eye(2, 3) if difference < max(_SAME, 0.5 * texture) else None
+
+
+def _detail(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Grey levels ``[h, w]`` float32 about the local mean of what ``mask`` shows, so that a change of light is no change."""
+    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    weight = mask.astype(np.float32)
+    mean = cv2.blur(gray * weight, _LOCAL) / np.maximum(cv2.blur(weight, _LOCAL), 1e-3)
+    return gray - mean
+
+
+def _shift(details: list[np.ndarray], masks: list[np.ndarray]) -> np.ndarray:
+    """The translation ``[2, 3]`` by which the second view differs most likely from the first, by phase correlation."""
+    shown = [detail * mask for detail, mask in zip(details, masks, strict=True)]
+    x, y = cv2.phaseCorrelate(shown[0], shown[1], cv2.createHanningWindow(shown[0].shape[::-1], cv2.CV_32F))[0]
+    return np.array([[1, 0, x], [0, 1, y]])
+
+
+def _followed(details: list[np.ndarray], masks: list[np.ndarray], guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of the first view ``[N, 2]`` and where they are in the second, searched from where ``guess`` ``[2, 3]`` puts them."""
+    corners = cv2.goodFeaturesToTrack(details[0], _CORNERS, 0.01, 5, mask=masks[0])
+    if corners is None:
+        return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
+    start = cv2.transform(corners, guess).astype(np.float32)
+    window, flags = (15, 15), cv2.OPTFLOW_USE_INITIAL_FLOW
+    moved, found, _ = cv2.calcOpticalFlowPyrLK(
+        details[0], details[1], corners, start, winSize=window, maxLevel=3, flags=flags
+    )
+    x, y = np.rint(moved[:, 0]).astype(int).T
+    height, width = masks[1].shape
+    kept = (x >= 0) & (y >= 0) & (x < width) & (y < height) & (found[:, 0] == 1)
+    kept[kept] = masks[1][y[kept], x[kept]] == 1
+    return corners[kept, 0], moved[kept, 0]
 
 
 def _median(samples: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -186,17 +238,26 @@ def _median(samples: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 def _matched(plate: np.ndarray, frame: np.ndarray, person: np.ndarray) -> np.ndarray:
-    """The plate plus a smooth correction that carries the frame's difference from it beside the person across the person."""
+    """The plate as this frame would show it: moved with the camera, its colours bent smoothly to the frame's beside the person.
+
+    Where the plate has nothing to show, because the camera left its view, the frame's own surroundings grow into the gap.
+    """
     scale = min(1.0, _MATCH_SIZE / max(person.shape))
-    size = max(1, round(person.shape[1] * scale)), max(1, round(person.shape[0] * scale))
-    small = [cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) for image in (frame, plate)]
+    extent = person.shape[::-1]
+    size = max(1, round(extent[0] * scale)), max(1, round(extent[1] * scale))
     covered = cv2.resize((person > 0).astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0
     known = cv2.dilate(covered.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
     if not known.any():
         return plate
+    surroundings = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     motion = camera_motion(plate, frame, np.ones(person.shape, bool), person == 0)
-    if motion is not None:
-        plate = cv2.warpAffine(plate, motion, person.shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        small[1] = cv2.resize(plate, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    difference = fill(small[0] - small[1], known)
-    return cv2.add(plate, cv2.resize(difference, person.shape[::-1], interpolation=cv2.INTER_LINEAR), dtype=cv2.CV_8U)
+    if motion is None:
+        grown = cv2.resize(fill(surroundings, known), extent, interpolation=cv2.INTER_LINEAR)
+        return np.rint(grown).astype(np.uint8)
+    if not np.array_equal(motion, np.eye(2, 3)):
+        grown = np.rint(cv2.resize(fill(surroundings, known), extent, interpolation=cv2.INTER_LINEAR)).astype(np.uint8)
+        plate = cv2.warpAffine(
+            plate, motion, extent, dst=grown, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_TRANSPARENT
+        )
+    difference = fill(surroundings - cv2.resize(plate, size, interpolation=cv2.INTER_AREA), known)
+    return cv2.add(plate, cv2.resize(difference, extent, interpolation=cv2.INTER_LINEAR), dtype=cv2.CV_8U)

@@ -1,10 +1,11 @@
 """Region masks of the person: skin, hair, lips, eyes, brows, teeth, mouth, clothes.
 
-Eyes, brows, lips and mouth are polygons of FaceMesh points. Skin, hair and clothes are told apart by a colour model of the clip (three Lab
-histograms, fitted once, so the decision does not waver from frame to frame), a position prior in face coordinates (sharpened by the tracked
-mesh where there is one), and a guided filter that makes the class probabilities follow the picture's edges.
+Eyes, brows, lips and mouth are polygons of FaceMesh points. Skin, hair and clothes are told apart by a colour model of
+the clip (three Lab histograms, fitted once, so the decision does not waver from frame to frame), a position prior in
+face coordinates (sharpened by the tracked mesh where there is one), and a guided filter that makes the class
+probabilities follow the picture's edges.
 
-Conventions: ears, neck, hands and beards are skin; hats are hair; the dark inside of an open mouth and the tongue are "mouth".
+Conventions: ears, neck, hands and beards are skin; hats are hair; tongue and dark inside of an open mouth are "mouth".
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class RegionModel:
 def fit_region_model(samples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> RegionModel:
     """Colour model from a few frames of the clip (8 spread over it are plenty).
 
-    samples: (frame [S, S, 3] uint8 RGB, alpha [S, S] uint8, face_landmarks [K, 2+] crop pixels); frames without a face are skipped.
+    samples: (frame [S, S, 3] uint8 RGB, alpha [S, S] uint8, face_landmarks [K, 2+] crop pixels, NaN = skipped).
     Raises InputError when no sample shows a face.
     """
     views = [_View(*sample) for sample in samples]
@@ -148,7 +149,8 @@ def region_labels(
 def soft_regions(labels: np.ndarray | Tensor, alpha: np.ndarray | Tensor, feather: float = 2.0) -> dict[str, Tensor]:
     """Feathered masks that sum to 1.
 
-    labels: [B, S, S] or [S, S] uint8 from `region_labels`; alpha: the same shape, uint8 or float 0..1; feather: pixels at S = 512.
+    labels: [B, S, S] or [S, S] uint8 from `region_labels`; alpha: the same shape, uint8 or float 0..1;
+    feather: pixels at S = 512.
     Returns {region: [B, 1, S, S] float32}; "background" is 1 - alpha.
     """
     index = torch.as_tensor(labels)
@@ -211,7 +213,7 @@ class _View:
         self.coordinates = None if self.points is None else self._face_coordinates(self.points / 2)
 
     def _face_coordinates(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Across and down in face heights from the middle of the face (forehead -0.5, chin 0.5), and distance outside the oval (< 0 inside)."""
+        """Across and down from the face's middle and distance outside its oval (< 0 inside), in face heights."""
         down = points[CHIN] - points[FOREHEAD]
         height = max(float(np.hypot(*down)), 8.0)
         down = down / height
@@ -275,7 +277,7 @@ class _View:
         return odds
 
     def posterior(self, model: RegionModel) -> np.ndarray:
-        """Probabilities [h, w, 3] of skin, hair, clothes. What looks like hair but does not hang together with the head's hair is not hair."""
+        """Probabilities [h, w, 3] of skin, hair, clothes. Hair must hang together with the hair of the head."""
         odds = self.log_odds(model)
         if self.coordinates is not None:
             _, down, outside = self.coordinates
@@ -299,8 +301,8 @@ def _paint_features(labels: np.ndarray, view: _View, model: RegionModel) -> None
     for outline in BROW_OUTLINES:
         _fill(brows, points[list(outline)], 1)
     labels[(brows > 0) & (labels == SKIN)] = BROWS  # a fringe over a brow stays hair
-    for outline in EYE_OUTLINES:
-        _fill(labels, points[list(outline)], EYES)
+    for eye in EYE_OUTLINES:
+        _fill(labels, points[list(eye)], EYES)
     _fill(labels, points[list(LIPS_OUTER)], LIPS)
     mouth = np.zeros_like(labels)
     _fill(mouth, points[list(LIPS_INNER)], 1)
@@ -336,7 +338,7 @@ def _tables(skin: np.ndarray, hair: np.ndarray, clothes: np.ndarray) -> np.ndarr
 
 
 def _log_histogram(cells: np.ndarray, index: int) -> np.ndarray:
-    """Log density [cells] of colour class `index`: a smoothed histogram mixed with a uniform share; uniform alone without samples."""
+    """Log density [cells] of colour class `index`: a smoothed histogram and a uniform share (all of it if empty)."""
     count = int(np.prod(BINS))
     density = np.bincount(cells, minlength=count).astype(np.float32).reshape(BINS)
     planes = np.ascontiguousarray(np.moveaxis(density, 0, -1))

@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 
 import app
 import portraitgen
@@ -144,7 +145,7 @@ def page(served: Page) -> Page:
 
 
 def refusal(job: Any) -> str:
-    with pytest.raises(Exception, match=".") as caught:
+    with pytest.raises(AppError) as caught:
         job.result()
     return str(caught.value)
 
@@ -234,8 +235,8 @@ def test_mistakes_are_answered_before_any_work(page: Page) -> None:
     assert "instruction is empty" in refusal(page.edit(client, " "))
     assert "longer than 400 letters" in refusal(page.edit(client, "red hair " * 50))
     assert "none of original, white" in refusal(page.edit(client, background="/etc/passwd"))
-    assert "broken.mp4" in refusal(page.edit(client, clip=broken)) or "video" in refusal(page.edit(client, clip=broken))
-    refusal(page.edit(client, "add a unicorn riding a bicycle through Paris"))
+    assert "broken" in refusal(page.edit(client, clip=broken))
+    assert "cannot do this" in refusal(page.edit(client, "translate the contract into Latin"))
     refusal(page.edit(client, preset="ultra"))
     refusal(page.edit(client, engine="/bin/sh"))
     refusal(page.edit(client, strength=3))

@@ -143,7 +143,7 @@ def test_mistakes_are_shown_in_words(browser: Any, page: Page) -> None:
         status(view).to_contain_text("There is no clip yet.")
         view.locator("#clip input[type=file]").set_input_files(str(broken))
         playwright_api.expect(view.locator("#about [role=alert]")).to_be_visible()
-        view.locator("#clip").get_by_label("Clear").click()
+        view.get_by_test_id("video").get_by_role("button", name="Clear").click()
         upload(view, page.clip)
         edit(view, "<img src=x onerror=document.title='hacked'>")
         playwright_api.expect(view.locator("#status [role=alert]")).to_be_visible()

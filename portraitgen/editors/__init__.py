@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from ..errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -38,10 +40,34 @@ class EditBatch:
 
 
 class Editor(Protocol):
-    """A structure-preserving 2D editor. ``name`` is shown to the person."""
+    """A structure-preserving 2D editor.
+
+    Attributes:
+        name: shown to the person.
+        reads_render: whether an edit starts from the current render, so that editing again brings it forward.
+        edits_background: whether the background changes too; otherwise the clip's own stays.
+    """
 
     name: str
+    reads_render: bool
+    edits_background: bool
 
     def edit(self, batch: EditBatch) -> Tensor:
         """Return the edited frames, [B, 3, H, W] in [0, 1]."""
         ...
+
+
+def load_editor(engine: str, instruction: str, device: str) -> Editor:
+    """The text editor called ``engine`` ("builtin" or "instruct-pix2pix"), ready for ``instruction``.
+
+    Raises InputError if there is no such engine, if its weights are missing, or if it cannot do what the instruction asks.
+    """
+    if engine == "builtin":
+        from .text import BuiltinLooks
+
+        return BuiltinLooks(instruction)
+    if engine == "instruct-pix2pix":
+        from .latent_diffusion import InstructPix2Pix
+
+        return InstructPix2Pix(device)
+    raise InputError(f"There is no engine called {engine!r}. Choose one of: builtin, instruct-pix2pix.")

@@ -126,7 +126,7 @@ def character(name: str, named: tuple[str, ...]) -> list[Operation]:
     if name == "rainbow":
         return [Operation(named or ("hair",), "colour", "rainbow", operations[0].parameters)]
     here = [operation for operation in operations if set(operation.regions) & set(named)] or operations
-    if name in MAKE_UP:
+    if name in MAKE_UP and not any(operation.name.startswith("#") for operation in here):
         return here
     return [Operation(one.regions, one.kind, one.name, {**one.parameters, "character": name}) for one in here]
 
@@ -135,7 +135,7 @@ def title(kind: str, name: str) -> str:
     """An operation in plain English."""
     if kind == "style":
         return f"painting style {name} ({lexicon.STYLES[int(name)][0]})"
-    if kind == "colour" and name.startswith("#"):
+    if kind == "colour" and "#" in name:
         return f"the colour {name}"
     return {"mood": f"{name} light" if not name.endswith("light") else name}.get(kind, name)
 
@@ -158,7 +158,7 @@ EXAMPLE_COLOURS = (
     ("Give her blue hair", "blue hair"), ("Make the hair platinum blonde", "blonde hair"), ("Give him grey hair", "grey hair"),
     ("Rainbow hair", "rainbow hair"), ("Make her lips red", "red lipstick"), ("Make the eyes green", "green eyes"), ("Make his skin blue", "blue skin"),
     ("Tan the skin", "tanned skin"), ("Make her skin paler", "pale skin"), ("Put her in a red dress", "red clothes"),
-    ("Give him a black leather jacket", "black clothes"), ("Make the background dark blue", "dark blue background"),
+    ("Give him a black jacket", "black clothes"), ("Make the background dark blue", "dark blue background"),
     ("Make the background white", "plain white background"), ("Make the background darker", "darker background"),
     ("Make everything more colourful", "vivid colours"), ("Make everything warmer", "warm colours"),
 )  # fmt: skip
@@ -172,14 +172,30 @@ def capabilities() -> tuple[Mapping[str, str], ...]:
         noun = "a glass sculpture" if name == "glass" else f"{'an' if name[0] in 'aeiou' else 'a'} {name} statue"
         rows.append((name, "Material", f"Turn her into {noun}"))
     for name in lexicon.LOOKS:
-        rows.append((name, "Look", EXAMPLE_LOOKS.get(name, f"Make it {name}" if name == "black and white" else f"Turn it into {name}")))
+        rows.append(
+            (
+                name,
+                "Look",
+                EXAMPLE_LOOKS.get(name, f"Make it {name}" if name == "black and white" else f"Turn it into {name}"),
+            )
+        )
     rows.extend((name, "Light", EXAMPLE_MOODS[name]) for name in lexicon.MOODS)
     for name in lexicon.CHARACTERS:
         if name in MAKE_UP:
-            example = {"blusher": "Give her rosy cheeks", "gloss": "Glossy lips", "silver fox": "Make him a silver fox"}.get(name, f"Give her {name}")
+            example = {
+                "blusher": "Give her rosy cheeks",
+                "gloss": "Glossy lips",
+                "silver fox": "Make him a silver fox",
+            }.get(name, f"Give her {name}")
             rows.append((name, "Make-up", example))
         elif name != "rainbow":
-            wording = {"alien": "an alien", "elf": "an elf", "hulk": "the Hulk", "blue alien": "a Smurf", "goth": "a goth"}.get(name, f"a {name}")
+            wording = {
+                "alien": "an alien",
+                "elf": "an elf",
+                "hulk": "the Hulk",
+                "blue alien": "a Smurf",
+                "goth": "a goth",
+            }.get(name, f"a {name}")
             rows.append((name, "Character", f"Turn him into {wording}"))
     painters = {
         19: "Van Gogh", 12: "Monet", 21: "Picasso", 5: "Munch", 10: "Rembrandt", 24: "Hokusai", 7: "Matisse", 4: "Seurat", 11: "Klimt",
@@ -195,4 +211,3 @@ def capabilities() -> tuple[Mapping[str, str], ...]:
 def examples() -> tuple[str, ...]:
     """One example instruction of each capability."""
     return tuple(row["example"] for row in capabilities())
-

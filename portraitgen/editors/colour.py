@@ -5,8 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TO_LMS = ((0.4122214708, 0.5363325363, 0.0514459929), (0.2119034982, 0.6806995451, 0.1073969566), (0.0883024619, 0.2817188376, 0.6299787005))
-TO_LAB = ((0.2104542553, 0.7936177850, -0.0040720468), (1.9779984951, -2.4285922050, 0.4505937099), (0.0259040371, 0.7827717662, -0.8086757660))
+TO_LMS = (
+    (0.4122214708, 0.5363325363, 0.0514459929),
+    (0.2119034982, 0.6806995451, 0.1073969566),
+    (0.0883024619, 0.2817188376, 0.6299787005),
+)
+TO_LAB = (
+    (0.2104542553, 0.7936177850, -0.0040720468),
+    (1.9779984951, -2.4285922050, 0.4505937099),
+    (0.0259040371, 0.7827717662, -0.8086757660),
+)
 
 
 def _mix(matrix: Tensor, image: Tensor) -> Tensor:
@@ -45,7 +53,11 @@ def blend(source: Tensor, edited: Tensor, weight: Tensor | float) -> Tensor:
     """From ``source`` (weight 0) to ``edited`` (weight 1), perceptually even; images [B, 3, H, W], weight a number or [B, 1, H, W]."""
     if isinstance(weight, float) and weight in (0.0, 1.0):
         return edited if weight else source
-    return from_oklab(torch.lerp(to_oklab(source), to_oklab(edited), torch.as_tensor(weight, dtype=source.dtype, device=source.device)))
+    return from_oklab(
+        torch.lerp(
+            to_oklab(source), to_oklab(edited), torch.as_tensor(weight, dtype=source.dtype, device=source.device)
+        )
+    )
 
 
 def oklab_of(rgb: tuple[float, float, float], like: Tensor) -> Tensor:

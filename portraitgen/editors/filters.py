@@ -18,7 +18,7 @@ def smooth(image: np.ndarray, scale: float, *, passes: int = 2, tone: float = 0.
     """Flat areas with crisp edges: repeated bilateral filtering; fine texture goes first."""
     size = max(5, int(2 * radius * scale) | 1)
     for _ in range(passes):
-        image = cv2.bilateralFilter(image, min(size, 11), tone, radius * scale)
+        image = cv2.bilateralFilter(image, min(size, 9), tone, radius * scale)
     return image
 
 
@@ -42,29 +42,20 @@ def kuwahara(image: np.ndarray, radius: float, sharpness: float = 8.0) -> np.nda
     return total / weights[..., None]
 
 
-def lines(light: np.ndarray, scale: float, *, width: float = 1.0, threshold: float = 0.5, softness: float = 12.0, gain: float = 18.0) -> np.ndarray:
-    """Drawn lines [H, W], 1 on paper and 0 on ink: extended difference of Gaussians (Winnemöller et al. 2012)."""
-    light = cv2.bilateralFilter(light, 5, 0.08, 3 * scale)
-    fine, coarse = gaussian(light, width * scale), gaussian(light, 1.6 * width * scale)
-    response = (1 + gain) * fine - gain * coarse
-    ink: np.ndarray = np.where(response >= threshold, 1.0, 1.0 + np.tanh(softness * (response - threshold)))
-    return ink.astype(np.float32)
-
-
 def edges(light: np.ndarray, scale: float, width: float = 1.0) -> np.ndarray:
     """Dark contours only [H, W], 1 on paper: where a pixel is darker than its surroundings, whatever its own tone."""
     fine, coarse = gaussian(light, width * scale), gaussian(light, 1.6 * width * scale)
     darker = np.maximum(coarse - fine, 0) / (0.35 + coarse)
     slope = darker / 0.018
-    return np.exp(-np.maximum(slope - 0.25, 0) ** 1.2).astype(np.float32)
+    return np.exp(-(np.maximum(slope - 0.25, 0) ** 1.2)).astype(np.float32)
 
 
 def flow(light: np.ndarray, scale: float) -> np.ndarray:
     """Unit tangents [H, W, 2] along the picture's contours, from its smoothed structure tensor."""
     x = cv2.Sobel(gaussian(light, 1.5 * scale), cv2.CV_32F, 1, 0)
     y = cv2.Sobel(gaussian(light, 1.5 * scale), cv2.CV_32F, 0, 1)
-    # a little of a fixed slant decides where the picture has no direction of its own
-    tensor = gaussian(np.stack([x * x + 2e-5, x * y + 2e-5, y * y + 2e-5], -1), 5 * scale)
+    # a fixed slant decides where the picture has no direction of its own
+    tensor = gaussian(np.stack([x * x + 1e-3, x * y + 1e-3, y * y + 1e-3], -1), 9 * scale)
     angle = 0.5 * np.arctan2(2 * tensor[..., 1], tensor[..., 0] - tensor[..., 2]) + np.pi / 2
     return np.stack([np.cos(angle), np.sin(angle)], -1)
 

@@ -17,13 +17,16 @@ from portraitgen.editors.lexicon import EVERYTHING, FACE, PERSON, Entry
 from portraitgen.editors.tagging import Tag
 from portraitgen.errors import InputError
 
-ENABLE = (
-    "For free-form edits fetch InstructPix2Pix with `python -m portraitgen weights --fetch instruct-pix2pix` (it needs a GPU, or patience)."
-)
+ENABLE = "For free-form edits fetch InstructPix2Pix with `python -m portraitgen weights --fetch instruct-pix2pix` (it needs a GPU, or patience)."
 SURE = 0.66  # cosine above which a clause without known words is taken to mean a catalogue example
 ATTRIBUTES = ("colour", "adjustment", "material", "look", "style", "mood", "character")
-TINTABLE = frozenset(("hair", "brows", "lips", "eyes", "background", "teeth"))  # where "gold" or "chocolate" is a colour
-IMPLIED_REGION: Mapping[str, str] = {**{lexicon.join(name): "hair" for name in lexicon.HAIR_COLOURS}, "greenscreen": "background"}
+TINTABLE = frozenset(
+    ("hair", "brows", "lips", "eyes", "background", "teeth")
+)  # where "gold" or "chocolate" is a colour
+IMPLIED_REGION: Mapping[str, str] = {
+    **{lexicon.join(name): "hair" for name in lexicon.HAIR_COLOURS},
+    "greenscreen": "background",
+}
 ORDER = ("character", "material", "colour", "effect", "adjustment", "mood", "look", "style")
 
 
@@ -155,7 +158,9 @@ def _sort(tag: Tag, following: list[Tag], clause: Clause) -> None:
         clause.impossible.append((meanings["impossible"].name, tag.text))
     elif "colour" in meanings and meanings.keys() & {"material", "adjustment", "mood"}:
         other = next(meanings[kind] for kind in ("material", "adjustment", "mood") if kind in meanings)
-        clause.attributes.append((Entry(f"colour/{other.kind}", f"{meanings['colour'].name}/{other.name}"), _shade(clause)))
+        clause.attributes.append(
+            (Entry(f"colour/{other.kind}", f"{meanings['colour'].name}/{other.name}"), _shade(clause))
+        )
     else:
         kind = next((kind for kind in ATTRIBUTES if kind in meanings), "")
         if kind == "colour":
@@ -178,7 +183,9 @@ def _borrow(clauses: list[Clause]) -> list[Clause]:
     for clause in clauses:
         before = result[-1] if result else None
         bare = bool(clause.regions) and not clause.attributes and not clause.impossible and not clause.remove
-        excepted = clause.keep in tagging.EXCEPT or (clause.joiner == "but" and before is not None and before.hint == "everything")
+        excepted = clause.keep in tagging.EXCEPT or (
+            clause.joiner == "but" and before is not None and before.hint == "everything"
+        )
         if excepted and clause.attributes and clause.regions and before and not before.attributes:
             before.attributes, clause.attributes = clause.attributes, []  # "everything except the hair blue"
             clause.keep = clause.keep or "but"
@@ -195,16 +202,34 @@ def _borrow(clauses: list[Clause]) -> list[Clause]:
             elif before.attributes:
                 before.regions = clause.regions  # "bronze skin and clothes, only the skin"
                 continue
-        elif before and not before.keep and not clause.keep and not before.attributes and not before.impossible and not before.remove:
-            if before.regions and (clause.attributes or before.only or clause.unknown) and clause.joiner not in (".", "!", "?", ";"):
-                clause.regions = [*before.regions, *(region for region in clause.regions if region not in before.regions)]
+        elif (
+            before
+            and not before.keep
+            and not clause.keep
+            and not before.attributes
+            and not before.impossible
+            and not before.remove
+        ):
+            if (
+                before.regions
+                and (clause.attributes or before.only or clause.unknown)
+                and clause.joiner not in (".", "!", "?", ";")
+            ):
+                clause.regions = [
+                    *before.regions,
+                    *(region for region in clause.regions if region not in before.regions),
+                ]
                 clause.only |= before.only  # "her hair and eyes green"
                 result.pop()
         elif before and not clause.keep and not before.keep and clause.joiner in ("and", ",", "&"):
             if _only_colours(before) and clause.regions and clause.attributes:
                 clause.attributes = [*before.attributes, *clause.attributes]  # "red and blue hair"
                 result.pop()
-            elif _only_colours(clause) and before.regions and all(entry.kind.startswith("colour") for entry, _ in before.attributes):
+            elif (
+                _only_colours(clause)
+                and before.regions
+                and all(entry.kind.startswith("colour") for entry, _ in before.attributes)
+            ):
                 before.attributes = [*before.attributes, *clause.attributes]  # "hair red and blue"
                 continue
         result.append(clause)
@@ -261,7 +286,9 @@ def _resolve(clause: Clause, operations: list[Operation], missed: list[str]) -> 
 
 def _is_object(clause: Clause) -> bool:
     """Whether the attributes belong to a thing that is not in the picture: "a red hat", "a golden crown"."""
-    plain = all(entry.kind.split("/")[0] in ("colour", "material", "adjustment", "shade") for entry, _ in clause.attributes)
+    plain = all(
+        entry.kind.split("/")[0] in ("colour", "material", "adjustment", "shade") for entry, _ in clause.attributes
+    )
     if clause.regions or clause.forced or not plain:
         return False
     coloured = any(entry.kind.startswith("colour") for entry, _ in clause.attributes)
@@ -274,7 +301,9 @@ def _operations(clause: Clause) -> list[Operation]:
     found: list[Operation] = []
     for entry, shade in clause.attributes:
         if shade == "pending":  # a shade that no colour followed: an adjustment
-            entry = Entry("adjustment", {"dark": "darker", "bright": "lighter", "light": "lighter"}.get(entry.name, "muted"))
+            entry = Entry(
+                "adjustment", {"dark": "darker", "bright": "lighter", "light": "lighter"}.get(entry.name, "muted")
+            )
         named = _expand(clause.regions)
         kind, name = entry
         if "/" in kind:
@@ -289,7 +318,9 @@ def _operations(clause: Clause) -> list[Operation]:
         elif kind == "character":
             found.extend(catalogue.character(name, named))
         else:
-            found.append(Operation(_regions(kind, name, named, clause), kind, name, {}))
+            painted = any(other.kind.startswith("colour") for other, _ in clause.attributes)
+            place = () if painted and kind in ("look", "style", "mood") else named  # "blue hair in a pencil sketch"
+            found.append(Operation(_regions(kind, name, place, clause), kind, name, {}))
     found = _simplified(found, clause)
     unique: list[Operation] = []
     for operation in found:
@@ -359,9 +390,14 @@ def _describe(operations: list[Operation]) -> list[str]:
     regions: dict[str, set[str]] = {}
     for operation in operations:
         name = operation.parameters.get("character")
-        words = f"{name}, approximated by colour and shading," if name else catalogue.title(operation.kind, operation.name)
+        words = (
+            f"{name} (approximated by colour and shading)" if name else catalogue.title(operation.kind, operation.name)
+        )
         regions.setdefault(words, set()).update(operation.regions)
-    return [f"{words} on {_name(tuple(part for part in EVERYTHING if part in touched))}" for words, touched in regions.items()]
+    return [
+        f"{words} on {_name(tuple(part for part in EVERYTHING if part in touched))}"
+        for words, touched in regions.items()
+    ]
 
 
 def _name(regions: tuple[str, ...]) -> str:

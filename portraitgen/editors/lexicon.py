@@ -58,7 +58,8 @@ EXTRA_COLOURS: Mapping[str, str] = {
     "raven": "#101014", "off white": "#f5f1e6", "snow white": "#fbfbff", "silver": "#b9bec6", "gold": "#d9a927", "golden": "#d9a927",
     "copper": "#b0572b", "bronze": "#93612b", "platinum": "#e4dfd2", "brown": "#6b4423", "green": "#1e9e3a", "purple": "#7a1fa2", "grey": "#8c8c90",
     "pink": "#f781b0", "orange": "#f57c14", "yellow": "#f7d917", "red": "#d3141c", "blue": "#1c4fe0", "turquoise blue": "#2fc4c9", "teal": "#0f8a8a",
-    "white": "#f7f7f7", "black": "#111114", "navy": "#0f1d52", "ash": "#b2aca3", "khaki": "#a39b6b", "olive": "#6d6d22", "beige": "#dbcdb0",
+    "white": "#f7f7f7", "black": "#111114", "navy": "#0f1d52", "ash": "#b2aca3", "khaki": "#a39b6b", "dark blue": "#16265c", "dark green": "#14422a",
+    "dark red": "#7a1018", "olive": "#6d6d22", "beige": "#dbcdb0",
 }  # fmt: skip
 HAIR_COLOURS: Mapping[str, str] = {
     "blonde": "#d8b36a", "blond": "#d8b36a", "platinum blonde": "#eadfc4", "platinum blond": "#eadfc4", "golden blonde": "#dcae4e",
@@ -105,7 +106,9 @@ MATERIALS: Mapping[str, str] = {
     "chocolate": "chocolate|milk chocolate|dark chocolate|chocolate statue",
     "plastic": "plastic|vinyl|rubber|action figure|toy|latex|barbie|mannequin|figurine|balloon",
 }
-FORCE_MATERIAL = frozenset("statue sculpture statuette bust made carved cast solid metal metallic stone figure plated leaf material sculpted".split())
+FORCE_MATERIAL = frozenset(
+    ["statue", "sculpture", "statuette", "bust", "made", "carved", "cast", "solid", "metal", "metallic", "stone", "figure", "plated", "leaf", "material", "sculpted"]
+)
 
 LOOKS: Mapping[str, str] = {
     "pencil": "pencil|pencil sketch|sketch|pencil drawing|drawing|graphite|sketched|hand drawn|drawn|sketchy|pencil drawn|line art|lineart",
@@ -114,7 +117,7 @@ LOOKS: Mapping[str, str] = {
     "ink": "ink|ink drawing|pen drawing|pen and ink|ink sketch|manga|inked|etching|engraving|pen sketch|ballpoint|biro|crosshatch|cross hatching|linocut",
     "watercolour": "watercolour|watercolour painting|aquarelle|gouache|watercolours|water paint",
     "oil": "oil|oil painting|oil paint|oils|painting|painted|acrylic|oil on canvas|canvas|paint|painterly|classical painting|oil painted|brush strokes",
-    "pastel": "pastel drawing|pastel painting|soft pastel|chalk pastel|pastels|pastel art",
+    "pastel": "pastel|pastel drawing|pastel painting|soft pastel|chalk pastel|pastels|pastel art",
     "cartoon": "cartoon|cartoonish|cartoons|animated|animation|simpsons|disney|toon|cel shaded|cel shading|caricature|family guy|cartoon character|vector art",
     "anime": "anime|studio ghibli|ghibli|anime character|japanese animation|miyazaki|makoto shinkai",
     "3d cartoon": "pixar|3d cartoon|3d animation|pixar character|dreamworks|3d render|cgi|3d animated|video game|game character|fortnite|sims",
@@ -132,7 +135,7 @@ LOOKS: Mapping[str, str] = {
     "hologram": "hologram|holographic|holo|star wars hologram",
     "thermal": "thermal|heat map|thermal camera|infrared|heatmap|thermal vision|predator vision|heat vision",
     "negative": "negative|inverted|invert|x ray|xray|inverted colours|photo negative",
-    "night vision": "night vision|green night vision|nightvision",
+    "night vision": "night vision|night vision goggles|green night vision|nightvision",
     "blur": "blur|blurred|blurry|bokeh|defocus|defocused|out of focus|soft focus|depth of field|blurring",
     "dream": "dreamy|dream|ethereal|soft glow|fairy tale|fairytale|angelic|heavenly|romantic|fantasy|magical",
 }
@@ -237,20 +240,7 @@ IMPOSSIBLE: Mapping[str, str] = {
 }
 
 FILLER = frozenset(
-    """a an the this that these those of in on to into at with from by for as like it its is are be being been was were and or so too also very
-    really quite much more bit little please can could would you i we want wish need let lets now then just turn make makes making made give gives
-    giving change changes changed changing convert transform render style styled styles stylise stylised stylize stylized look looks looking
-    looked appear appears seem become becomes became put set apply add adding have has had having get got effect filter version form kind sort type colour
-    coloured colours colourful shade tone tones hue dye dyed dyeing paint tint tinted dress dressed wear wearing wears out up over under across
-    some any fully completely totally entirely slightly natural real realistic nice lovely beautiful cool great awesome perfect good pretty gorgeous stunning
-    funny amazing elegant classic classical traditional famous art artistic artwork artist work piece figure figurine old-fashioned stylish fashionable
-    should shall must may might if were one two her his their our your my me him she he they them who which what where when
-    mode theme themed vibe vibes feel feeling atmosphere mood lighting lit light lights glow similar inspired based resembling replace swap
-    keep keeping use using do does doing done show create creating through while during own same new different covered wrapped
-    made carved sculpted cast solid surface texture textured material skinned haired eyed lipped backgrounded drawn drawing painted painting
-    there here not no than both each every part parts area areas side
-    hello hi thanks thank ok okay design quality hd 4k detailed detail ultra super highly professional traditionally century era time day
-    wash washed piece pieces leaf plated deep strong full coat layer long""".split()
+    ["a", "an", "the", "this", "that", "these", "those", "of", "in", "on", "to", "into", "at", "with", "from", "by", "for", "as", "like", "it", "its", "is", "are", "be", "being", "been", "was", "were", "and", "or", "so", "too", "also", "very", "really", "quite", "much", "more", "bit", "little", "please", "can", "could", "would", "you", "i", "we", "want", "wish", "need", "let", "lets", "now", "then", "just", "turn", "make", "makes", "making", "made", "give", "gives", "giving", "change", "changes", "changed", "changing", "convert", "transform", "render", "style", "styled", "styles", "stylise", "stylised", "stylize", "stylized", "look", "looks", "looking", "looked", "appear", "appears", "seem", "become", "becomes", "became", "put", "set", "apply", "add", "adding", "have", "has", "had", "having", "get", "got", "effect", "filter", "version", "form", "kind", "sort", "type", "colour", "coloured", "colours", "colourful", "shade", "tone", "tones", "hue", "dye", "dyed", "dyeing", "paint", "tint", "tinted", "dress", "dressed", "wear", "wearing", "wears", "out", "up", "over", "under", "across", "some", "any", "fully", "completely", "totally", "entirely", "slightly", "natural", "real", "realistic", "nice", "lovely", "flat", "seen", "beautiful", "cool", "great", "awesome", "perfect", "good", "pretty", "gorgeous", "stunning", "funny", "amazing", "elegant", "classic", "classical", "traditional", "famous", "art", "artistic", "artwork", "artist", "work", "piece", "figure", "figurine", "old-fashioned", "stylish", "fashionable", "should", "shall", "must", "may", "might", "if", "were", "one", "two", "her", "his", "their", "our", "your", "my", "me", "him", "she", "he", "they", "them", "who", "which", "what", "where", "when", "mode", "theme", "themed", "vibe", "vibes", "feel", "feeling", "atmosphere", "mood", "lighting", "lit", "light", "lights", "glow", "similar", "inspired", "based", "resembling", "replace", "swap", "keep", "keeping", "use", "using", "do", "does", "doing", "done", "show", "create", "creating", "through", "while", "during", "own", "same", "new", "different", "covered", "wrapped", "made", "carved", "sculpted", "cast", "solid", "surface", "texture", "textured", "material", "skinned", "haired", "eyed", "lipped", "backgrounded", "drawn", "drawing", "painted", "painting", "there", "here", "not", "no", "than", "both", "each", "every", "part", "parts", "area", "areas", "side", "hello", "hi", "thanks", "thank", "ok", "okay", "design", "quality", "hd", "4k", "detailed", "detail", "ultra", "super", "highly", "professional", "traditionally", "century", "era", "time", "day", "wash", "washed", "piece", "pieces", "leaf", "plated", "deep", "strong", "full", "coat", "layer", "long"]
 )
 
 

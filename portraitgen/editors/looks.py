@@ -15,7 +15,7 @@ from torch import Tensor
 
 from portraitgen.editors import EditBatch
 from portraitgen.editors.colour import from_oklab, to_oklab
-from portraitgen.editors.filters import edges, flow, gaussian, kuwahara, levels, lines, smooth, step, strokes
+from portraitgen.editors.filters import edges, flow, gaussian, kuwahara, levels, smooth, step, strokes
 from portraitgen.editors.surface import coordinates, noise, normals, unit
 
 
@@ -64,7 +64,11 @@ def look(batch: EditBatch, image: Tensor, name: str) -> Tensor:
 
 def to_rgb(lab: np.ndarray) -> np.ndarray:
     """OKLab [H, W, 3] to sRGB."""
-    return from_oklab(torch.from_numpy(np.ascontiguousarray(lab, dtype=np.float32)).permute(2, 0, 1)[None])[0].permute(1, 2, 0).numpy()
+    return (
+        from_oklab(torch.from_numpy(np.ascontiguousarray(lab, dtype=np.float32)).permute(2, 0, 1)[None])[0]
+        .permute(1, 2, 0)
+        .numpy()
+    )
 
 
 def join(light: np.ndarray, chroma: np.ndarray) -> np.ndarray:
@@ -121,14 +125,16 @@ def ink(canvas: Canvas) -> np.ndarray:
     soft = smooth(light, scale)
     drawn = edges(light, scale, 1.1) * edges(soft, scale, 2.2)
     drawn = step(0.30, 0.62, drawn)
+    local = soft / (gaussian(soft, 9 * scale) + 0.02)
     black = step(0.17, 0.25, soft + 0.03 * canvas.cloud)
+    soft = soft * step(0.45, 1.0, local) ** 0.5
     x, y = canvas.where[..., 0], canvas.where[..., 1]
     sheet = np.ones_like(light)
-    for level, along, angle in ((0.60, 21.0, 0.9), (0.44, 21.0, -0.55), (0.31, 30.0, 0.2)):
-        phase = along * (np.cos(angle) * x + np.sin(angle) * y) + 0.10 * canvas.cloud
+    for level, along, angle in ((0.62, 44.0, 0.9), (0.46, 44.0, -0.55), (0.33, 50.0, 0.2)):
+        phase = along * (np.cos(angle) * x + np.sin(angle) * y) + 0.16 * canvas.cloud
         wave = 0.5 + 0.5 * np.cos(2 * np.pi * phase)
-        depth = np.clip((level - soft) / 0.20, 0, 1)
-        sheet = np.minimum(sheet, 1 - step(0.80 - 0.42 * depth, 0.98 - 0.36 * depth, wave) * step(0.0, 0.15, depth))
+        depth = np.clip((level - soft) / 0.22, 0, 1)
+        sheet = np.minimum(sheet, 1 - step(0.86 - 0.40 * depth, 1.06 - 0.36 * depth, wave) * step(0.0, 0.15, depth))
     tone = sheet * black * drawn
     tone = 0.10 + 0.86 * tone
     return join(tone, np.stack([0 * tone, 0.014 * tone], -1))
@@ -148,37 +154,47 @@ def watercolour(canvas: Canvas) -> np.ndarray:
     slope = np.abs(light - gaussian(light, 3 * scale))
     rim = np.clip(slope / 0.05, 0, 1.5)
     pigment = 1 - stepped
-    pigment = pigment * (1 + 0.16 * canvas.cloud + 0.10 * canvas.grain) + 0.07 * rim
-    bloom = step(0.9, 2.2, canvas.cloud)
-    tone = 0.985 - 0.80 * np.clip(pigment, 0, 1) * (1 - 0.25 * bloom)
+    pigment = pigment * (1 + 0.07 * canvas.cloud + 0.05 * canvas.grain) + 0.08 * rim
+    bloom = 0.6 * step(1.2, 2.6, canvas.cloud)
+    tone = 0.995 - 0.72 * np.clip(pigment, 0, 1) ** 1.1 * (1 - 0.25 * bloom)
     line = edges(canvas.light, scale, 1.0)
     tone = tone * (0.72 + 0.28 * line)
-    chroma = wash[..., 1:] * (1.55 + 0.25 * rim - 0.3 * bloom)[..., None] * (0.6 + 0.4 * step(0.0, 0.25, pigment))[..., None]
+    chroma = (
+        wash[..., 1:] * (1.75 + 0.25 * rim - 0.3 * bloom)[..., None] * (0.6 + 0.4 * step(0.0, 0.25, pigment))[..., None]
+    )
     return join(tone * paper(canvas, 0.010), chroma)
 
 
 def oil(canvas: Canvas) -> np.ndarray:
     """Flat dabs that follow the forms, thick paint that catches the light, canvas underneath."""
     scale = canvas.scale
-    dabs = kuwahara(canvas.lab, 6 * scale)
-    dabs = 0.8 * kuwahara(dabs, 4 * scale) + 0.2 * canvas.lab
+    dabs = kuwahara(canvas.lab, 9 * scale)
+    fine = kuwahara(canvas.lab, 5 * scale)
+    # small dabs where the picture is busy (eyes, lips), large ones elsewhere
+    busy = step(0.015, 0.06, gaussian(np.abs(canvas.light - gaussian(canvas.light, 3 * scale)), 4 * scale))
+    dabs += busy[..., None] * (fine - dabs)
     tangents = flow(dabs[..., 0], scale)
-    bristle = strokes(canvas.grain, tangents, 18 * scale)
-    body = strokes(canvas.cloud + 0.5 * canvas.grain, tangents, 24 * scale)
-    relief = cv2.Sobel(gaussian(bristle, 0.7 * scale), cv2.CV_32F, 1, 1) * 0.0 + (bristle - np.roll(bristle, (2, 2), (0, 1)))
+    bristle = strokes(canvas.grain, tangents, 20 * scale)
+    body = gaussian(bristle, 2.0 * scale)
+    shift = np.float32([[1, 0, 1.5 * scale], [0, 1, 1.5 * scale]])
+    thick = gaussian(bristle, 0.8 * scale)
+    relief = thick - cv2.warpAffine(thick, shift, thick.shape[::-1], borderMode=cv2.BORDER_REFLECT)
     light = dabs[..., 0]
-    light = light + 0.08 * (light - 0.5) + 0.016 * body + 0.013 * np.clip(relief, -2.5, 2.5)
-    chroma = dabs[..., 1:] * (1.38 + 0.10 * body[..., None])
-    return join(light, chroma + np.array([0.002, 0.008], np.float32))
+    # a dab carries one mixture: colour steps along with the bristles
+    mixture = levels(np.clip(light + 0.030 * np.clip(body, -2, 2), 0, 1), 11, 3.5)
+    light = 0.5 * light + 0.5 * mixture
+    light = light + 0.14 * (light - 0.55) + (0.012 + 0.008 * light) * np.clip(relief, -2.5, 2.5)
+    chroma = dabs[..., 1:] * (1.5 + 0.12 * np.clip(body, -2, 2)[..., None])
+    return join(light, chroma + np.array([0.002, 0.010], np.float32))
 
 
 def pastel(canvas: Canvas) -> np.ndarray:
     scale = canvas.scale
     soft = kuwahara(canvas.lab, 7 * scale)
     tangents = flow(soft[..., 0], scale)
-    chalk = strokes(canvas.grain, tangents, 10 * scale)
-    light = 0.16 + 0.80 * soft[..., 0] + 0.05 * np.clip(chalk, -2, 2)
-    gaps = step(0.9, 2.0, canvas.grain + 0.4 * chalk)
+    chalk = gaussian(strokes(canvas.grain, tangents, 12 * scale), 0.7 * scale)
+    light = 0.16 + 0.80 * soft[..., 0] + 0.022 * np.clip(chalk, -2, 2)
+    gaps = 0.6 * step(0.7, 2.2, canvas.grain)
     light = light + 0.07 * gaps
     contour = edges(canvas.light, scale, 1.5)
     return join(light * (0.70 + 0.30 * contour), soft[..., 1:] * (1.45 - 0.5 * gaps)[..., None])
@@ -194,7 +210,9 @@ def flat(canvas: Canvas, count: int, passes: int = 3) -> np.ndarray:
 
 def cartoon(canvas: Canvas) -> np.ndarray:
     base = flat(canvas, 6)
-    contour = edges(canvas.light, canvas.scale, 1.3) * edges(base[..., 0], canvas.scale, 1.8)
+    contour = edges(smooth(canvas.light, canvas.scale, passes=1, tone=0.06), canvas.scale, 1.3) * edges(
+        base[..., 0], canvas.scale, 1.8
+    )
     contour = step(0.18, 0.7, contour)
     light = np.clip(0.06 + 1.02 * base[..., 0], 0, 1)
     return join(light * (0.14 + 0.86 * contour), base[..., 1:] * (1.7 * (0.25 + 0.75 * contour))[..., None])
@@ -206,10 +224,15 @@ def anime(canvas: Canvas) -> np.ndarray:
     light = base[..., 0]
     around = gaussian(light, 40 * canvas.scale)
     shadow = step(-0.03, 0.03, light - around + 0.015)
-    cel = 0.55 * light + 0.45 * levels(light, 5, 7.0) + 0.05 * (shadow - 0.5)
-    cel = 1 - (1 - np.clip(cel, 0, 1)) ** 1.35
-    contour = step(0.12, 0.6, edges(canvas.light, canvas.scale, 0.9) * (0.3 + 0.7 * edges(light, canvas.scale, 1.5)))
-    bloom = np.clip(gaussian(cel, 10 * canvas.scale) - 0.62, 0, 1)
+    cel = 0.65 * light + 0.35 * levels(light, 5, 6.0) + 0.09 * (shadow - 0.5)
+    cel = 1 - (1 - np.clip(cel, 0, 1)) ** 1.22
+    contour = step(
+        0.12,
+        0.6,
+        edges(smooth(canvas.light, canvas.scale, passes=1, tone=0.06), canvas.scale, 1.0)
+        * (0.3 + 0.7 * edges(light, canvas.scale, 1.5)),
+    )
+    bloom = np.clip(gaussian(cel, 10 * canvas.scale) - 0.78, 0, 1)
     chroma = base[..., 1:] * 1.65
     return join(cel * (0.25 + 0.75 * contour) + 0.35 * bloom, chroma * (0.4 + 0.6 * contour)[..., None])
 
@@ -253,4 +276,3 @@ LOOKS: Mapping[str, Callable[[Canvas], np.ndarray]] = {
     "poster": poster,
 }
 NEEDS_NORMALS = ("3d cartoon",)
-_UNUSED = lines

@@ -123,7 +123,12 @@ def _studio(normal: Tensor) -> Tensor:
     """Brightness of a studio seen in the surface: bright ceiling, dark horizon, warm floor, a window left and a strip light right."""
     reflected = 2 * normal[:, 2:] * normal
     across, up = reflected[:, :1], -reflected[:, 1:2]
-    room = 0.38 + 0.28 * smoothstep(-0.3, 0.9, up) - 0.14 * _lobe(-(((up + 0.25) / 0.22) ** 2), 1.0) + 0.06 * smoothstep(0.35, 0.95, -up)
+    room = (
+        0.38
+        + 0.28 * smoothstep(-0.3, 0.9, up)
+        - 0.14 * _lobe(-(((up + 0.25) / 0.22) ** 2), 1.0)
+        + 0.06 * smoothstep(0.35, 0.95, -up)
+    )
     window = 0.45 * _lobe(-(((across + 0.5) / 0.3) ** 2) - ((up - 0.35) / 0.4) ** 2, 1.0)
     strip = 0.30 * _lobe(-(((across - 0.75) / 0.14) ** 2), 1.0)
     return room + window + strip - 0.14 * smoothstep(0.2, 0.6, across) * (1 - strip)
@@ -155,9 +160,15 @@ def _texture(name: str, where: Tensor, tone: Tensor, normal: Tensor) -> tuple[Te
         bend = torch.cat([noise(where, 0.25), noise(where + 5.3, 0.25)], 1)
         x, y = (where + 0.10 * bend).unbind(1)
         thick = 1 - torch.sin(torch.pi * (0.9 * x + 0.6 * y + 0.5 * noise(where, 0.06)[:, 0])).abs()[:, None] / 0.16
-        thin = 1 - torch.sin(torch.pi * (1.3 * x - 1.9 * y + 0.7 * noise(where + 2.7, 0.07)[:, 0])).abs()[:, None] / 0.07
+        thin = (
+            1 - torch.sin(torch.pi * (1.3 * x - 1.9 * y + 0.7 * noise(where + 2.7, 0.07)[:, 0])).abs()[:, None] / 0.07
+        )
         fade = smoothstep(-0.9, 1.0, noise(where + 1.1, 0.12))
-        grey = thick.clamp(0, 1) ** 1.6 * fade + 0.5 * thin.clamp(0, 1) ** 1.5 * (1 - fade) + 0.12 * smoothstep(-0.5, 2.0, noise(where, 0.15))
+        grey = (
+            thick.clamp(0, 1) ** 1.6 * fade
+            + 0.5 * thin.clamp(0, 1) ** 1.5 * (1 - fade)
+            + 0.12 * smoothstep(-0.5, 2.0, noise(where, 0.15))
+        )
         return (tone - 0.5) * 1.25 + 0.55 - 0.16 * grey, tint(-0.07, -0.002, -0.008, grey)
     if name == "grit":
         return tone * (1 + 0.10 * noise(where, 1.2, rough=True) + 0.06 * noise(where, 0.4)), none

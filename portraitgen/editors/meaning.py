@@ -35,7 +35,9 @@ def english_words() -> frozenset[str]:
     folder = model_folder()
     if folder is None:
         return frozenset()
-    return frozenset(word for word in (folder / "vocab.txt").read_text("utf-8").split("\n") if len(word) > 3 and word.isalpha())
+    return frozenset(
+        word for word in (folder / "vocab.txt").read_text("utf-8").split("\n") if len(word) > 3 and word.isalpha()
+    )
 
 
 @functools.cache
@@ -65,7 +67,9 @@ def embed(sentences: Sequence[str]) -> Tensor:
         return functional.linear(values, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     def normalise(name: str, values: Tensor) -> Tensor:
-        return functional.layer_norm(values, values.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], EPSILON)
+        return functional.layer_norm(
+            values, values.shape[-1:], weights[f"{name}.weight"], weights[f"{name}.bias"], EPSILON
+        )
 
     def heads(values: Tensor) -> Tensor:  # [N, L, C] -> [N, heads, L, C / heads]
         return values.unflatten(-1, (HEADS, -1)).transpose(1, 2)
@@ -75,7 +79,9 @@ def embed(sentences: Sequence[str]) -> Tensor:
     states = normalise("embeddings.LayerNorm", states + weights["embeddings.token_type_embeddings.weight"][0])
     for layer in range(LAYERS):
         prefix = f"encoder.layer.{layer}"
-        query, key, value = (heads(linear(f"{prefix}.attention.self.{name}", states)) for name in ("query", "key", "value"))
+        query, key, value = (
+            heads(linear(f"{prefix}.attention.self.{name}", states)) for name in ("query", "key", "value")
+        )
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :].bool())
         mixed = linear(f"{prefix}.attention.output.dense", mixed.transpose(1, 2).flatten(2))
         states = normalise(f"{prefix}.attention.output.LayerNorm", states + mixed)
@@ -98,7 +104,9 @@ def nearest(query: str, sentences: Sequence[str]) -> list[tuple[int, float]]:
     if model_folder() is None:
         import difflib
 
-        scores = [difflib.SequenceMatcher(None, query.lower(), sentence.lower()).ratio() * 0.5 for sentence in sentences]
+        scores = [
+            difflib.SequenceMatcher(None, query.lower(), sentence.lower()).ratio() * 0.5 for sentence in sentences
+        ]
     else:
         scores = (_catalogue(tuple(sentences)) @ embed([query])[0]).tolist()
     return sorted(enumerate(scores), key=lambda pair: -pair[1])

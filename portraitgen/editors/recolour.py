@@ -12,17 +12,17 @@ from portraitgen.editors import EditBatch
 from portraitgen.editors.colour import from_oklab, oklab_of, smoothstep, to_oklab
 from portraitgen.editors.surface import carried, masked_blur, region, region_mask, unit
 
-# Per region: how far lightness goes to the target, how much relief stays, how far chroma goes.
+# Per region: how far lightness goes to the target, how much relief stays, how much of the target's chroma it takes.
 BEHAVIOUR: Mapping[str, tuple[float, float, float]] = {
-    "background": (0.92, 0.22, 1.0),
-    "skin": (0.72, 1.0, 0.92),
-    "hair": (0.95, 1.0, 0.97),
-    "lips": (0.7, 1.0, 0.95),
-    "eyes": (0.45, 1.0, 0.95),
-    "brows": (0.8, 1.0, 0.95),
+    "background": (0.92, 0.22, 0.9),
+    "skin": (0.55, 1.15, 0.62),
+    "hair": (0.92, 1.3, 0.8),
+    "lips": (0.6, 1.1, 0.82),
+    "eyes": (0.4, 1.0, 0.75),
+    "brows": (0.8, 1.1, 0.8),
     "teeth": (0.6, 1.0, 0.9),
-    "mouth": (0.0, 1.0, 0.5),
-    "clothes": (0.92, 0.9, 1.0),
+    "mouth": (0.0, 1.0, 0.4),
+    "clothes": (0.9, 1.0, 0.9),
 }
 
 
@@ -34,7 +34,11 @@ def recolour(batch: EditBatch, image: Tensor, regions: tuple[str, ...], paramete
     if len(regions) > 4:  # a picture in one colour: a tint, not paint over everything
         tone = 0.12 * (target[:, :1] - 0.6) + lab[:, :1]
         chroma = target[:, 1:] * (0.35 + 0.75 * tone).clamp(0, 1)
-        return from_oklab(torch.cat([tone.expand_as(lab[:, :1]), torch.lerp(lab[:, 1:], chroma.expand_as(lab[:, 1:]), 0.85 * amount)], 1))
+        return from_oklab(
+            torch.cat(
+                [tone.expand_as(lab[:, :1]), torch.lerp(lab[:, 1:], chroma.expand_as(lab[:, 1:]), 0.85 * amount)], 1
+            )
+        )
     result = image
     for name in regions:
         mask = region(batch, name)
@@ -70,12 +74,17 @@ def _dyed(batch: EditBatch, lab: Tensor, mask: Tensor, target: Tensor, name: str
     # dark things have little contrast: raise it with the level, as bleaching does, and lower it on the way down less
     gain = ((wanted + 0.12) / (base + 0.12)).clamp(0.6, 2.0) ** 0.75 * relief
     ripple = (light - base) * gain
+    ripple = torch.where(
+        ripple > 0, 0.24 * torch.tanh(ripple / 0.24), ripple
+    )  # a bright seam of skin in the hair's mask is no highlight
     room = torch.where(ripple > 0, 1.0 - wanted, wanted).clamp_min(0.04)
     value = wanted + room * torch.tanh(ripple / room)
-    glare = smoothstep(0.10, 0.38, light - base)  # light reflected off the surface keeps the lamp's colour, not the dye's
+    glare = smoothstep(
+        0.10, 0.38, light - base
+    )  # light reflected off the surface keeps the lamp's colour, not the dye's
     strength = (value / target[:, :1].clamp_min(0.15)).clamp(0.35, 1.12) * (1 - 0.45 * glare)
-    chroma = target[:, 1:] * strength + 0.25 * (lab[:, 1:] - around[:, 1:])
-    return torch.cat([value, torch.lerp(lab[:, 1:], chroma, saturation)], 1)
+    chroma = saturation * target[:, 1:] * strength + 0.25 * (lab[:, 1:] - around[:, 1:])
+    return torch.cat([value, chroma], 1)
 
 
 def _iris(batch: EditBatch, lab: Tensor, mask: Tensor) -> Tensor:

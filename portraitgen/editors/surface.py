@@ -46,7 +46,9 @@ def blur(image: Tensor, sigma: float) -> Tensor:
     height, width = image.shape[-2:]
     if factor > 1:
         small = functional.interpolate(image, size=(-(-height // factor), -(-width // factor)), mode="area")
-        return functional.interpolate(blur(small, sigma / factor), size=(height, width), mode="bilinear", align_corners=False)
+        return functional.interpolate(
+            blur(small, sigma / factor), size=(height, width), mode="bicubic", align_corners=False
+        )
     radius = max(1, round(2.5 * sigma))
     steps = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
@@ -74,6 +76,23 @@ def gradient(image: Tensor) -> tuple[Tensor, Tensor]:
     return (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2, (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
 
 
+def slope(image: Tensor, sigma: float) -> Tensor:
+    """Gradient [B, 2, H, W] per pixel of a blurred [B, 1, H, W], taken before the blur is enlarged so that it has no facets."""
+    factor = max(1, int(sigma / 3))
+    height, width = image.shape[-2:]
+    small = (
+        functional.interpolate(image, size=(-(-height // factor), -(-width // factor)), mode="area")
+        if factor > 1
+        else image
+    )
+    falls = torch.cat(gradient(blur(small, sigma / factor)), 1) / factor
+    return (
+        functional.interpolate(falls, size=(height, width), mode="bicubic", align_corners=False)
+        if factor > 1
+        else falls
+    )
+
+
 def face_frame(batch: EditBatch) -> tuple[Tensor, Tensor]:
     """Centre [B, 2] (x, y) and width [B] of the face in pixels, from its soft mask; the middle of the picture where there is no face."""
     height, width = batch.alpha.shape[-2:]
@@ -89,7 +108,9 @@ def face_frame(batch: EditBatch) -> tuple[Tensor, Tensor]:
     total = area.clamp_min(1.0)
     centre = torch.stack([(weight * x).sum((1, 2)), (weight * y[:, None]).sum((1, 2))], -1) / total[:, None]
     middle = torch.tensor([width / 2, height / 2], dtype=weight.dtype, device=weight.device)
-    return torch.where(found[:, None], centre, middle), torch.where(found, total.sqrt(), torch.full_like(total, 0.3 * height))
+    return torch.where(found[:, None], centre, middle), torch.where(
+        found, total.sqrt(), torch.full_like(total, 0.3 * height)
+    )
 
 
 def pixels(batch: EditBatch) -> Tensor:
@@ -120,7 +141,9 @@ def _tile(rough: bool) -> Tensor:
     generator = torch.Generator().manual_seed(7)
     spectrum = torch.fft.rfft2(torch.randn(TILE, TILE, generator=generator))
     frequency = (torch.fft.fftfreq(TILE)[:, None] ** 2 + torch.fft.rfftfreq(TILE) ** 2).sqrt() * TILE
-    shape = (frequency / 8).clamp_min(0.5) ** (-0.3 if rough else -1.7) * torch.exp(-((frequency / (90 if rough else 60)) ** 2))
+    shape = (frequency / 8).clamp_min(0.5) ** (-0.3 if rough else -1.7) * torch.exp(
+        -((frequency / (90 if rough else 60)) ** 2)
+    )
     shape[0, 0] = 0
     values = torch.fft.irfft2(spectrum * shape, s=(TILE, TILE))
     return functional.pad((values / values.std())[None, None], (0, 1, 0, 1), mode="circular")
@@ -148,14 +171,16 @@ def unit(batch: EditBatch) -> float:
 def normals(batch: EditBatch) -> Tensor:
     """Smooth normals [B, 3, H, W], z towards the camera: the mesh's where it is, elsewhere the matte inflated like a balloon."""
     scale = unit(batch)
-    inside = torch.isfinite(batch.uv).all(1, keepdim=True).to(batch.source) * (batch.normals.square().sum(1, keepdim=True) > 0.25)
-    slopes = torch.zeros_like(batch.alpha.expand(-1, 2, -1, -1))
+    inside = torch.isfinite(batch.uv).all(1, keepdim=True).to(batch.source) * (
+        batch.normals.square().sum(1, keepdim=True) > 0.25
+    )
+    slopes = -9.0 * scale * slope(region(batch, "hair"), 14 * scale)
     for sigma, weight in ((6, 5.0), (16, 14.0), (40, 40.0)):
-        slopes = slopes - weight * scale * torch.cat(gradient(blur(batch.alpha, sigma * scale)), 1)
-    hair = blur(region(batch, "hair"), 14 * scale)
-    slopes = slopes - 9.0 * scale * torch.cat(gradient(hair), 1)
+        slopes = slopes - weight * scale * slope(batch.alpha, sigma * scale)
     balloon = normalise(torch.cat([slopes, torch.ones_like(batch.alpha)], 1))
-    mesh = batch.normals * torch.tensor([1.0, 1.0, -1.0], dtype=batch.normals.dtype, device=batch.normals.device).view(1, 3, 1, 1)
+    mesh = batch.normals * torch.tensor([1.0, 1.0, -1.0], dtype=batch.normals.dtype, device=batch.normals.device).view(
+        1, 3, 1, 1
+    )
     # the mesh's normals are spread a little beyond its edge and over its holes before the two are mixed
     both = blur(torch.cat([mesh * inside, inside], 1), 5 * scale)
     near = blur(inside, 12 * scale)

@@ -18,7 +18,10 @@ TOKEN = re.compile(r"#[0-9a-f]{3,8}\b|[^\W_]+|[,;.!?:&+/]")
 SPELLING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\bgr[ae]y(ish)?\b"), "grey"),
     (re.compile(r"col(?:or|er|ur)(?!o)"), "colour"),
-    (re.compile(r"\b(?:(red)d|(blu|purpl|whit)|(tan)n)ish\b"), lambda found: {"red": "red", "tan": "tan"}.get(found[1] or found[3], f"{found[2]}e")),
+    (
+        re.compile(r"\b(?:(red)d|(blu|purpl|whit)|(tan)n)ish\b"),
+        lambda found: {"red": "red", "tan": "tan"}.get(found[1] or found[3], f"{found[2]}e"),
+    ),
     (re.compile(r"\bmould"), "mold"),
     (re.compile(r"(\w)ize(d?)\b"), r"\1ise\2"),
     (re.compile(r"n['’`]t\b"), "nt"),
@@ -26,17 +29,18 @@ SPELLING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
 )
 # Words that structure a sentence; never corrected, never part of a phrase of one word.
 KEEP = frozenset(
-    "not dont doesnt shouldnt never without except excluding keep keeping preserve preserving leave leaving retain retaining nor avoid besides"
-    " unless spare protect maintain maintaining cannot cant".split()
+    ["not", "dont", "doesnt", "shouldnt", "never", "without", "except", "excluding", "keep", "keeping", "preserve", "preserving", "leave", "leaving", "retain", "retaining", "nor", "avoid", "besides", "unless", "spare", "protect", "maintain", "maintaining", "cannot", "cant"]
 )
-EXCEPT = frozenset("except excluding besides unless without".split())
-STAY = frozenset("unchanged stays stay remain remains untouched alone intact same unaltered unmodified unedited unaffected".split())
-JOINERS = frozenset("and , ; . ! ? : & + / but with then while plus also".split())
-ONLY = frozenset("only just solely".split())
-REST = frozenset("else rest otherwise other others".split())
-REMOVE = frozenset("remove removing removed plain transparent hide".split())
+EXCEPT = frozenset(["except", "excluding", "besides", "unless", "without"])
+STAY = frozenset(
+    ["unchanged", "stays", "stay", "remain", "remains", "untouched", "alone", "intact", "same", "unaltered", "unmodified", "unedited", "unaffected"]
+)
+JOINERS = frozenset(["and", ",", ";", ".", "!", "?", ":", "&", "+", "/", "but", "with", "then", "while", "plus", "also"])
+ONLY = frozenset(["only", "just", "solely"])
+REST = frozenset(["else", "rest", "otherwise", "other", "others"])
+REMOVE = frozenset(["remove", "removing", "removed", "plain", "transparent", "hide"])
 IT = frozenset(("it", "this", "that"))
-WEAR = frozenset("wearing wear wears dressed".split())
+WEAR = frozenset(["wearing", "wear", "wears", "dressed"])
 STRUCTURE = KEEP | STAY | JOINERS | ONLY | REST | REMOVE | IT | WEAR
 
 
@@ -67,7 +71,9 @@ def clean(instruction: str) -> str:
 
 def tokenise(text: str) -> list[str]:
     """Lower-case words, hex colours and punctuation, in British spelling, without accents."""
-    text = "".join(character for character in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(character))
+    text = "".join(
+        character for character in unicodedata.normalize("NFKD", text.lower()) if not unicodedata.combining(character)
+    )
     for pattern, replacement in SPELLING:
         text = pattern.sub(replacement, text)
     return TOKEN.findall(text)
@@ -97,7 +103,11 @@ def correct(word: str) -> str:
     endings = (("ies", "y"), ("es", ""), ("s", ""), ("ish", ""), ("y", ""), ("like", ""), ("ed", ""))
     for ending, replacement in endings:
         stem = word[: len(word) - len(ending)] + replacement
-        if word.endswith(ending) and len(stem) > 2 and (stem in words or (stem in FILLER and ending in ("s", "es", "ed"))):
+        if (
+            word.endswith(ending)
+            and len(stem) > 2
+            and (stem in words or (stem in FILLER and ending in ("s", "es", "ed")))
+        ):
             return stem
     if len(word) < 6 or word.isdigit() or word in english_words():
         return word

@@ -1,0 +1,568 @@
+"""Fits the body to a clip's landmarks: one shape and camera for the clip; pose, gaze and expression for every frame.
+
+Damped Gauss-Newton in two stages: shape, focal length and small landmark offsets from a spread of key frames, with the
+frames' own unknowns eliminated; then all frames together. The joint system of all frames is block-pentadiagonal, because
+the only coupling is a quadratic penalty on accelerations. It smooths without lag and carries the person through frames
+without a face. Unevenly timed frames are treated as evenly timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from portraitgen.body import BONE_NAMES, JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices, axis_angle_to_matrix
+from portraitgen.correspondences import correspondences
+from portraitgen.errors import InputError
+from portraitgen.landmarks import Landmarks, check_coverage
+
+EYE_CORNERS = (33, 263)  # FaceMesh's outer eye corners; their distance in 3D is the inter-ocular distance of all errors
+FACE_COUNT = 468  # landmarks without the irises: those that count in the error
+POSE_INDICES = (11, 12, 13, 14)  # MediaPipe Pose: shoulders and elbows, the person's left one first
+POSE_BONES = ("upper_arm_left", "upper_arm_right", "elbow_left", "elbow_right")
+LIPS = (
+    *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409),
+    *(78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415),
+)
+EYELIDS = (
+    *(33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
+    *(263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
+)
+OVAL = (
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150),
+    *(136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
+# Upper and lower points whose gap is how far an eye or the mouth is open: it shows more than where either point is.
+GAPS = (
+    *((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373)),
+    *((13, 14), (82, 87), (312, 317), (81, 178), (311, 402), (80, 88), (310, 318)),
+)
+GAP_SIGMA = 0.015  # fraction of the inter-ocular distance
+TURN_SIGMA = 0.5  # of the difference in depth of the shoulders, fraction of their distance; Pose guesses it roughly
+
+WARM_UP_STEPS = 3  # of the shape's fit, with the shape held
+
+# Unknowns of one frame, in this order.
+ROTATION_START, EXPRESSION_START = 6, 6 + 3 * len(JOINT_NAMES)
+ARM_MEAN = 0.45  # radians that hanging arms are lowered from the rest pose
+
+# Standard deviations a priori, radians; (x, y, z) = (nod, turn, tilt).
+POSE_SIGMA: dict[str, tuple[float, float, float]] = {
+    "global": (0.12, 0.5, 0.12),
+    "spine": (0.01, 0.01, 0.01),
+    "neck": (0.25, 0.3, 0.2),
+    "head": (0.25, 0.3, 0.2),
+    "clavicle_left": (0.05, 0.1, 0.12),
+    "clavicle_right": (0.05, 0.1, 0.12),
+    "upper_arm_left": (0.1, 0.1, 0.25),
+    "upper_arm_right": (0.1, 0.1, 0.25),
+    "eye_left": (0.35, 0.45, 0.001),
+    "eye_right": (0.35, 0.45, 0.001),
+}
+# Standard deviations of accelerations at 30 frames a second: radians or metres per frame².
+JOINT_ACCELERATION = {"global": 0.0015, "spine": 0.001, "neck": 0.01, "head": 0.015, "clavicle": 0.002, "upper": 0.004}
+EYE_ACCELERATION, TRANSLATION_ACCELERATION, EXPRESSION_ACCELERATION = 0.12, 0.003, 0.12
+EXPRESSION_SIGMA = 0.35
+UNSEEN_SIGMA = {"tongueOut": 0.005, "cheekPuff": 0.12, "jawForward": 0.08}  # landmarks say little about these
+
+
+class CropLike(Protocol):
+    """The part of Crop that is needed here."""
+
+    @property
+    def left(self) -> float: ...
+
+    @property
+    def top(self) -> float: ...
+
+    @property
+    def side(self) -> float: ...
+
+    @property
+    def size(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """How hard to try; the defaults suit all presets."""
+
+    key_frames: int = 24  # for shape, focal length and offsets
+    shape_steps: int = 12
+    pose_steps: int = 4
+    focal: float = 2.2  # focal length a priori, in sides of the working image
+    landmark_sigma: float = 0.012  # expected landmark error, fraction of the inter-ocular distance
+    shape_prior: float = 25.0  # weight of the shape's prior: landmarks err together, so they must not outvote it
+    offset_sigma: float = 0.003  # metres by which FaceMesh may see a point beside its mean place on the surface
+    implausible: float = 0.12  # mean error of a frame above which its landmarks are not believed
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The fitted body in the working crop of each of T frames."""
+
+    parameters: BodyParameters
+    K: Tensor  # [3, 3] pixels of the working image
+    landmark_error: Tensor  # [T] mean over the 468 face points, fraction of the inter-ocular distance; NaN if bridged
+    bridged: Tensor  # [T] bool: no believable face in the frame, carried over from its neighbours
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        own = {"K": self.K, "landmark_error": self.landmark_error, "bridged": self.bridged}
+        return own | {f"parameters.{name}": tensor for name, tensor in self.parameters.tensors().items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Tracking:
+        prefix = "parameters."
+        inner = {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        return cls(BodyParameters(**inner), tensors["K"], tensors["landmark_error"], tensors["bridged"])
+
+
+def track(
+    landmarks: Landmarks,
+    crop: CropLike,
+    body: AnnyBody,
+    config: TrackingConfig | None = None,
+    on_step: Callable[[float], None] | None = None,
+) -> Tracking:
+    """Fit the body to the landmarks, in the camera of the working crop.
+
+    on_step is called with the fraction done. Raises InputError where the face is missing too long or is no plausible face.
+    """
+    config = config or TrackingConfig()
+    report = on_step or (lambda fraction: None)
+    check_coverage(landmarks.found, landmarks.timestamps)
+    fit = _Fit(landmarks, crop, body, config)
+    for step in fit.fit_shape():
+        report(0.4 * step)
+    unbelievable = fit.doubtful()
+    if unbelievable.any():
+        fit.leave_out(unbelievable)
+        check_plausible(fit.seen.numpy(), landmarks)
+    for step in fit.fit_frames():
+        report(0.4 + 0.6 * step)
+    return fit.result()
+
+
+def check_plausible(believed: np.ndarray, landmarks: Landmarks) -> None:
+    """Raise InputError where the frames whose landmarks look like a face, mask [T], leave too large a gap."""
+    try:
+        check_coverage(believed, landmarks.timestamps)
+    except InputError as error:
+        first = int(np.flatnonzero(~believed)[0])
+        raise InputError(
+            f"What was found in frame {first + 1} ({landmarks.timestamps[first]:.2f} s) does not look like a real face. "
+            "Use a clip of a person whose face is seen clearly, not a drawing, a mask or an animal."
+        ) from error
+
+
+def landmark_points(body: AnnyBody) -> SkinnedVertices:
+    """478 face landmarks, then shoulders and elbows, as skinned points."""
+    triangles, barycentrics = correspondences(body)
+    corners = body.skin.subset(body.faces[triangles].flatten())
+
+    def blend(values: Tensor) -> Tensor:  # [..., 3 * 478, C] -> [..., 478, C]
+        return (values.unflatten(-2, (-1, 3)) * barycentrics[..., None]).sum(-2)
+
+    bones = torch.tensor([BONE_NAMES.index(name) for name in POSE_BONES])
+    skin = body.skin
+    none = skin.expression_basis.new_zeros(len(skin.expression_basis), len(bones), 3)
+    one_hot = torch.eye(len(BONE_NAMES), dtype=skin.weights.dtype)[bones]
+    return SkinnedVertices(
+        torch.cat((blend(corners.template), skin.bone_heads[bones])),
+        torch.cat((blend(corners.shape_basis), skin.bone_heads_basis[:, bones]), dim=1),
+        torch.cat((blend(corners.expression_basis), none), dim=1),
+        torch.cat((blend(corners.weights), one_hot)),
+        skin.bone_heads,
+        skin.bone_heads_basis,
+    )
+
+
+def interocular_distances(face: Tensor) -> Tensor:
+    """Distance between the outer eye corners [T] for FaceMesh points [T, 478, 3], in 3D so that a profile does not shrink it."""
+    return (face[:, EYE_CORNERS[0]] - face[:, EYE_CORNERS[1]]).norm(dim=-1)
+
+
+def _unknowns(params: BodyParameters) -> Tensor:
+    """Per-frame unknowns [T, N]."""
+    parts = (params.global_rotation, params.translation, params.rotations.flatten(1), params.expression)
+    return torch.cat(parts, dim=1)
+
+
+def _parameters(betas: Tensor, unknowns: Tensor) -> BodyParameters:
+    """The inverse of `_unknowns`."""
+    rotations = unknowns[:, ROTATION_START:EXPRESSION_START].unflatten(1, (-1, 3))
+    return BodyParameters(betas, rotations, unknowns[:, EXPRESSION_START:], unknowns[:, :3], unknowns[:, 3:6])
+
+
+class _Fit:
+    """The state of one fit: observations, priors, and current estimates."""
+
+    def __init__(self, landmarks: Landmarks, crop: CropLike, body: AnnyBody, config: TrackingConfig) -> None:
+        self.config, self.size = config, crop.size
+        self.points = landmark_points(body)
+        self.seen = torch.from_numpy(landmarks.found.copy())
+        scale = crop.size / crop.side
+        corner = torch.tensor((crop.left, crop.top))
+        face = torch.from_numpy(landmarks.face).float() * scale
+        face[..., :2] -= corner * scale
+        pose = torch.from_numpy(landmarks.pose[:, POSE_INDICES]).float()
+        pose[..., :2] -= corner
+        pose[..., :3] *= scale
+        self.face = face
+        self.unit = interocular_distances(face)
+        self.observed = torch.cat((face[..., :2], pose[..., :2]), dim=1)
+        self.weights = self._landmark_weights(pose)
+        self.turn, self.turn_weight = self._shoulder_turn(pose)
+        self.observed = self.observed.nan_to_num(0.0)
+        self.focal = torch.tensor(config.focal * crop.size)
+        self.betas = torch.zeros(body.shape_count)
+        self.offsets = torch.zeros(len(self.points.template), 3)
+        step = float(np.median(np.diff(landmarks.timestamps))) if len(landmarks.timestamps) > 1 else 1 / 30
+        self._set_priors(body, (step * 30) ** 2)
+        self.unknowns = self._initialise()
+
+    def _landmark_weights(self, pose: Tensor) -> Tensor:
+        """Square roots of the weights [T, 482] that turn pixels into standard deviations; zero where there is no point."""
+        importance = torch.full((FACE_COUNT + 10,), 0.5)
+        importance[list(OVAL)] = 0.15
+        importance[list(LIPS)] = 1.4
+        importance[list(EYELIDS)] = 1.8
+        importance[FACE_COUNT:] = 1.5
+        unit = self.unit.nan_to_num(1.0)
+        face = importance / (self.config.landmark_sigma * unit[:, None])
+        face = face * self.seen[:, None]
+        inside = ((pose[..., :2] > 0) & (pose[..., :2] < self.size)).all(-1)
+        trust = pose[..., 3].clamp(0, 1) * torch.where(inside, 1.0, 0.4)
+        sigma = torch.tensor((0.12, 0.12, 0.3, 0.3))
+        # A shoulder is as good as many face points: there are only two of them.
+        body = (2.0 * trust / (sigma * self.unit.nan_to_num(float(unit[self.seen].median()))[:, None])).nan_to_num(0.0)
+        return torch.cat((face, body), dim=1)
+
+    def _shoulder_turn(self, pose: Tensor) -> tuple[Tensor, Tensor]:
+        """How much deeper the left shoulder is than the right one [T], in pixels, and the root of its weight [T]."""
+        left, right = pose[:, 0], pose[:, 1]
+        inside = ((pose[:, :2, :2] > 0) & (pose[:, :2, :2] < self.size)).all(-1).all(-1)
+        span = (left[:, :2] - right[:, :2]).norm(dim=-1).clamp_min(1.0)
+        weight = inside * pose[:, :2, 3].amin(1) / (TURN_SIGMA * span)
+        return (left[:, 2] - right[:, 2]).nan_to_num(0.0), weight.nan_to_num(0.0) * 2.0
+
+    def _set_priors(self, body: AnnyBody, step: float) -> None:
+        actions = body.expression_names
+        pose_sigma = [POSE_SIGMA["global"], (1e3,) * 3, *(POSE_SIGMA[name] for name in JOINT_NAMES)]
+        sigma = [value for triple in pose_sigma for value in triple]
+        sigma += [UNSEEN_SIGMA.get(name, EXPRESSION_SIGMA) for name in actions]
+        self.prior = 1 / torch.tensor(sigma).square()
+        self.prior_mean = torch.zeros(len(sigma))
+        for side, sign in (("left", 1), ("right", -1)):
+            index = ROTATION_START + 3 * JOINT_NAMES.index(f"upper_arm_{side}") + 2
+            self.prior_mean[index] = sign * ARM_MEAN
+        smooth = [JOINT_ACCELERATION["global"]] * 3 + [TRANSLATION_ACCELERATION] * 3
+        for name in JOINT_NAMES:
+            smooth += [JOINT_ACCELERATION.get(name.split("_")[0], EYE_ACCELERATION)] * 3
+        smooth += [EXPRESSION_ACCELERATION] * len(actions)
+        self.smoothness = 1 / (torch.tensor(smooth) * step).square()
+        self.low = torch.full((len(sigma),), -torch.inf)
+        self.high = torch.full((len(sigma),), torch.inf)
+        self.low[EXPRESSION_START:], self.high[EXPRESSION_START:] = 0.0, 1.0
+
+    def _initialise(self) -> Tensor:
+        """Unknowns [T, N] from the rigid motion that best carries the mean head onto each frame's 3D landmarks."""
+        mean = self.points.template[:FACE_COUNT]
+        target = self.face[:, :FACE_COUNT].nan_to_num(0.0)
+        centred, aimed = mean - mean.mean(0), target - target.mean(1, keepdim=True)
+        u, singular, v = torch.linalg.svd(aimed.transpose(1, 2) @ centred)
+        mirror = torch.ones_like(singular)
+        mirror[:, 2] = torch.det(u @ v).sign()
+        rotation = u @ torch.diag_embed(mirror) @ v
+        scale = (singular * mirror).sum(1) / centred.square().sum()
+        depth = self.focal / scale.clamp_min(1e-6)
+        half = _matrix_to_axis_angle(rotation) / 2
+        unknowns = self.prior_mean.expand(len(target), -1).clone()
+        for joint in ("neck", "head"):
+            start = ROTATION_START + 3 * JOINT_NAMES.index(joint)
+            unknowns[:, start : start + 3] = half
+        place = (target[..., :2].mean(1) - self.size / 2) / self.focal * depth[:, None]
+        unknowns[:, 3:6] = torch.cat((place, depth[:, None]), dim=1)
+        model = self.points.vertices(_parameters(self.betas, unknowns))[:, :FACE_COUNT].mean(1)
+        unknowns[:, 3:6] += unknowns[:, 3:6] - model
+        known = torch.nonzero(self.seen)[:, 0].numpy()
+        frames = np.arange(len(unknowns))
+        for column in range(unknowns.shape[1]):  # straight lines across the gaps
+            unknowns[:, column] = torch.from_numpy(np.interp(frames, known, unknowns[known, column].numpy()))
+        return unknowns
+
+    def _skin(self) -> SkinnedVertices:
+        points = self.points
+        return SkinnedVertices(
+            points.template + self.offsets,
+            points.shape_basis,
+            points.expression_basis,
+            points.weights,
+            points.bone_heads,
+            points.bone_heads_basis,
+        )
+
+    def _project(self, points: Tensor) -> Tensor:
+        return points[..., :2] / points[..., 2:].clamp_min(0.05) * self.focal + self.size / 2
+
+    def _residuals(self, frames: Tensor, unknowns: Tensor) -> Tensor:
+        """Projected minus observed landmarks [B, 482, 2] in pixels."""
+        return self._project(self._skin().vertices(_parameters(self.betas, unknowns))) - self.observed[frames]
+
+    def _robust(self, frames: Tensor, residuals: Tensor) -> Tensor:
+        """Square roots of the weights [B, 482]: Huber in each point, Geman-McClure in the frame's mean error."""
+        distance = residuals.norm(dim=-1) / self.unit[frames].nan_to_num(1.0)[:, None]
+        huber = (0.04 / distance.clamp_min(1e-9)).clamp_max(1.0).sqrt()
+        huber[:, FACE_COUNT + 10 :] = (0.5 / distance[:, FACE_COUNT + 10 :].clamp_min(1e-9)).clamp_max(1.0).sqrt()
+        whole = 1 / (1 + (distance[:, :FACE_COUNT].mean(1, keepdim=True) / self.config.implausible).square())
+        return self.weights[frames] * huber * whole
+
+    def _linearise(self, frames: Tensor, shared: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Weighted residuals [B, R], derivatives by the frames' unknowns [B, R, N], by betas and log focal [B, R, P + 1]
+        (empty unless shared), and by each point's own place at rest [B, 482, 2, 3]."""
+        skin, unknowns = self._skin(), self.unknowns[frames]
+        params = _parameters(self.betas, unknowns)
+        rest = skin.rest(params.betas, params.expression)
+        homogeneous = torch.cat((rest, torch.ones_like(rest[..., :1])), dim=-1)  # [B, L, 4]
+
+        def transforms(pose: Tensor, betas: Tensor) -> Tensor:  # [B, bones, 3, 4]
+            return skin.bone_transforms(_parameters(betas, torch.cat((pose, unknowns[:, EXPRESSION_START:]), dim=1)))
+
+        pose = unknowns[:, :EXPRESSION_START]
+        blended = (skin.weights @ transforms(pose, self.betas).flatten(2)).unflatten(-1, (3, 4))
+        linear = blended[..., :3]
+        points = (blended @ homogeneous[..., None])[..., 0]
+        basis = torch.eye(EXPRESSION_START)[:, None].expand(-1, len(frames), -1)
+        by_pose = torch.func.vmap(lambda t: torch.func.jvp(lambda p: transforms(p, self.betas), (pose,), (t,))[1])(basis)
+        columns = [self._points_by(by_pose, homogeneous), linear @ skin.expression_basis.permute(1, 2, 0)]
+        depth = points[..., 2:].clamp_min(0.05)
+        flat = points[..., :2] / depth
+        project = torch.cat((torch.eye(2).expand(*depth.shape[:2], 2, 2), -flat[..., None]), dim=-1)
+        project = project * (self.focal / depth)[..., None]  # [B, L, 2, 3]
+        residuals = flat * self.focal + self.size / 2 - self.observed[frames]
+        root = self._robust(frames, residuals)[..., None]
+        by_place = project * root[..., None] @ linear
+        moved = torch.cat(columns, dim=-1)
+        by_frame = self._rows(frames, root, project @ moved, moved, points)
+        by_shared = by_frame.new_zeros(len(frames), by_frame.shape[1], 0)
+        if shared:
+            basis = torch.eye(len(self.betas))
+            by_betas = torch.func.vmap(lambda t: torch.func.jvp(lambda b: transforms(pose, b), (self.betas,), (t,))[1])(
+                basis
+            )
+            moved = self._points_by(by_betas, homogeneous)
+            moved = moved + linear @ skin.shape_basis.permute(1, 2, 0)
+            by_focal = (flat * self.focal)[..., None]
+            still = torch.zeros_like(moved[..., :1])
+            seen = torch.cat((project @ moved, by_focal), dim=-1)
+            by_shared = self._rows(frames, root, seen, torch.cat((moved, still), dim=-1), points)
+        rows = self._rows(frames, root, residuals[..., None], points[..., None], points)[..., 0]
+        rows[:, -1] -= self.turn[frames] * self.turn_weight[frames]
+        return rows, by_frame, by_shared, by_place
+
+    def _rows(self, frames: Tensor, root: Tensor, seen: Tensor, moved: Tensor, points: Tensor) -> Tensor:
+        """Weighted rows [B, R, N] of the least squares: every point, the gaps between lids and lips, the shoulders' turn.
+
+        root: [B, L, 1] weights of the points; seen: [B, L, 2, N] and moved: [B, L, 3, N] the points (or their derivatives)
+        in pixels and in metres; points: [B, L, 3].
+        """
+        upper, lower = (list(side) for side in zip(*GAPS, strict=True))
+        gap_weight = self.seen[frames] / (GAP_SIGMA * self.unit[frames].nan_to_num(1.0))
+        gaps = (seen[:, upper] - seen[:, lower]) * gap_weight[:, None, None, None]
+        left = FACE_COUNT + 10
+        depth = points[:, left : left + 2, 2].mean(1)
+        turn = (moved[:, left, 2] - moved[:, left + 1, 2]) * (self.focal / depth * self.turn_weight[frames])[:, None]
+        return torch.cat(((seen * root[..., None]).flatten(1, 2), gaps.flatten(1, 2), turn[:, None]), dim=1)
+
+    def _points_by(self, by: Tensor, homogeneous: Tensor) -> Tensor:
+        """Derivatives of the points [B, L, 3, N] from those of the bones [N, B, bones, 3, 4]."""
+        spread = (self.points.weights[..., None] * homogeneous[:, :, None]).flatten(2)  # [B, L, bones * 4]
+        moved = spread @ by.permute(1, 2, 4, 3, 0).flatten(3).flatten(1, 2)
+        return moved.unflatten(-1, (3, -1))
+
+    def fit_shape(self):  # type: ignore[no-untyped-def]
+        """Betas, focal length and offsets from key frames. Yields the fraction done."""
+        frames = self._key_frames()
+        count, prior = len(self.betas), self.prior.double()
+        for step in range(self.config.shape_steps):
+            residuals, by_frame, by_shared, by_place = self._linearise(frames, shared=True)
+            if step >= self.config.shape_steps // 2:
+                residuals = self._fit_offsets(residuals, by_place)
+            r, a, s = residuals.double(), by_frame.double(), by_shared.double()
+            own = a.transpose(1, 2) @ a
+            own = own + torch.diag_embed(1e-3 * own.diagonal(dim1=1, dim2=2) + prior)
+            gradient = (a.transpose(1, 2) @ r[..., None])[..., 0] + prior * (self.unknowns[frames] - self.prior_mean)
+            own, gradient = self._hold_bounds(own, gradient, self.unknowns[frames])
+            cross = a.transpose(1, 2) @ s
+            solved = torch.linalg.solve(own, torch.cat((cross, gradient[..., None]), dim=-1))
+            shared_prior = torch.full((count + 1,), self.config.shape_prior).double()
+            shared_prior[-1] = 1 / 0.15**2
+            drift = torch.cat((self.betas, (self.focal / (self.config.focal * self.size)).log()[None])).double()
+            matrix = (s.transpose(1, 2) @ s - cross.transpose(1, 2) @ solved[..., :-1]).sum(0) + torch.diag(shared_prior)
+            right = (s.transpose(1, 2) @ r[..., None])[..., 0] - (cross.transpose(1, 2) @ solved[..., -1:])[..., 0]
+            move = -torch.linalg.solve(matrix, right.sum(0) + shared_prior * drift)
+            move = move * min(1.0, 0.6 / float(move.abs().max()))
+            if step < WARM_UP_STEPS:  # else the shape would take on the first frames' expressions
+                move = torch.zeros_like(move)
+            own_move = -solved[..., -1] - (solved[..., :-1] @ move)
+            self.betas = self.betas + move[:-1].float()
+            self.focal = self.focal * move[-1].clamp(-0.2, 0.2).exp().float()
+            self._move(frames, own_move.float())
+            yield (step + 1) / self.config.shape_steps
+
+    def _fit_offsets(self, residuals: Tensor, by_place: Tensor) -> Tensor:
+        """Move each face point near its mean place on the surface, given everything else; returns the new residuals.
+
+        residuals: [B, R] rows of `_linearise`, of which only the points' own change; by_place: [B, L, 2, 3].
+        """
+        share = min(1.0, 6 / len(residuals))  # the frames repeat one another, so they count as a few
+        count = 2 * by_place.shape[1]
+        own = residuals[:, :count].unflatten(1, (-1, 2))
+        matrix = share * torch.einsum("blcx,blcy->lxy", by_place, by_place)
+        right = share * torch.einsum("blcx,blc->lx", by_place, own) - (matrix @ self.offsets[..., None])[..., 0]
+        sigma = torch.full((len(matrix), 1, 1), self.config.offset_sigma)
+        sigma[[*LIPS, *EYELIDS]] /= 10  # else they would take over the opening of mouth and eyes from the expression
+        moved = -torch.linalg.solve(matrix + torch.eye(3) / sigma**2, right) - self.offsets
+        moved[FACE_COUNT:] = 0
+        self.offsets = self.offsets + moved
+        return torch.cat(((own + (by_place @ moved[..., None])[..., 0]).flatten(1), residuals[:, count:]), dim=1)
+
+    def fit_frames(self):  # type: ignore[no-untyped-def]
+        """Unknowns of all frames together, shape and camera held. Yields the fraction done."""
+        total, batch = len(self.unknowns), 64
+        prior, smoothness = self.prior.double(), self.smoothness.double()
+        for step in range(self.config.pose_steps):
+            blocks, gradients = [], []
+            for start in range(0, total, batch):
+                frames = torch.arange(start, min(start + batch, total))
+                residuals, by_frame, _, _ = self._linearise(frames, shared=False)
+                own = (by_frame.transpose(1, 2) @ by_frame).double()
+                blocks.append(own + torch.diag_embed(1e-4 * own.diagonal(dim1=1, dim2=2) + prior))
+                gradients.append((by_frame.transpose(1, 2) @ residuals[..., None])[..., 0].double())
+            own, gradient = torch.cat(blocks), torch.cat(gradients)
+            unknowns = self.unknowns.double()
+            gradient = gradient + prior * (unknowns - self.prior_mean) + smoothness * bending(unknowns)
+            own, gradient = self._hold_bounds(own, gradient, self.unknowns)
+            self._move(torch.arange(total), -solve_smooth(own, smoothness, gradient).float())
+            yield (step + 1) / self.config.pose_steps
+
+    def _hold_bounds(self, matrix: Tensor, gradient: Tensor, unknowns: Tensor) -> tuple[Tensor, Tensor]:
+        """Stiffen the unknowns that rest on a bound and would leave it."""
+        held = ((unknowns <= self.low) & (gradient > 0)) | ((unknowns >= self.high) & (gradient < 0))
+        return matrix + torch.diag_embed(held * 1e8), torch.where(held, torch.zeros_like(gradient), gradient)
+
+    def _move(self, frames: Tensor, step: Tensor) -> None:
+        self.unknowns[frames] = (self.unknowns[frames] + step).clamp(self.low, self.high)
+
+    def _key_frames(self) -> Tensor:
+        """Frames that differ most from one another: farthest-point sampling of the landmarks, the middle one first."""
+        known = torch.nonzero(self.seen)[:, 0]
+        shapes = (self.face[known, ::4] / self.unit[known].median()).flatten(1)
+        chosen = [int((shapes - shapes.median(0).values).norm(dim=1).argmin())]
+        distance = (shapes - shapes[chosen[0]]).norm(dim=1)
+        while len(chosen) < min(self.config.key_frames, len(known)):
+            chosen.append(int(distance.argmax()))
+            distance = torch.minimum(distance, (shapes - shapes[chosen[-1]]).norm(dim=1))
+        return known[torch.tensor(sorted(chosen))]
+
+    def errors(self) -> Tensor:
+        """Mean face landmark error of each frame [T] as a fraction of the inter-ocular distance; NaN where unseen."""
+        frames = torch.arange(len(self.unknowns))
+        distance = self._residuals(frames, self.unknowns)[:, :FACE_COUNT].norm(dim=-1).mean(1) / self.unit
+        return torch.where(self.seen, distance, torch.nan)
+
+    def doubtful(self) -> Tensor:
+        """Mask [T] of the seen frames whose landmarks the shape does not fit even with a pose and expression of their own."""
+        frames = torch.nonzero(self.seen)[:, 0]
+        for _ in range(3):
+            for part in frames.split(64):
+                residuals, by_frame, _, _ = self._linearise(part, shared=False)
+                own = by_frame.transpose(1, 2) @ by_frame
+                own = own + torch.diag_embed(1e-3 * own.diagonal(dim1=1, dim2=2) + self.prior)
+                gradient = (by_frame.transpose(1, 2) @ residuals[..., None])[..., 0]
+                gradient = gradient + self.prior * (self.unknowns[part] - self.prior_mean)
+                own, gradient = self._hold_bounds(own, gradient, self.unknowns[part])
+                self._move(part, -torch.linalg.solve(own, gradient))
+        return self.errors().nan_to_num(0.0) > self.config.implausible
+
+    def leave_out(self, frames: Tensor) -> None:
+        """Treat these frames (mask [T]) as if no face had been found in them."""
+        self.seen = self.seen & ~frames
+        self.weights[frames, : FACE_COUNT + 10] = 0.0
+
+    def result(self) -> Tracking:
+        centre = self.size / 2
+        K = torch.tensor(((float(self.focal), 0.0, centre), (0.0, float(self.focal), centre), (0.0, 0.0, 1.0)))
+        parameters = _parameters(self.betas, self.unknowns).detach()
+        return Tracking(parameters, K, self.errors(), ~self.seen)
+
+
+def bending(values: Tensor) -> Tensor:
+    """The gradient of half the summed squared second differences over time: [T, N] -> [T, N]."""
+    out = torch.zeros_like(values)
+    if len(values) > 2:
+        second = values[:-2] - 2 * values[1:-1] + values[2:]
+        out[:-2] += second
+        out[1:-1] -= 2 * second
+        out[2:] += second
+    return out
+
+
+def solve_smooth(blocks: Tensor, smoothness: Tensor, right: Tensor) -> Tensor:
+    """Solve (block-diagonal + bending energy) x = right over time by block Cholesky of the banded matrix.
+
+    blocks: [T, N, N] symmetric positive definite; smoothness: [N] weight of each unknown's bending; right: [T, N].
+    """
+    count, size = right.shape
+    if count < 3:
+        return torch.linalg.solve(blocks, right[..., None])[..., 0]
+    band = bending(torch.eye(count, dtype=right.dtype))  # [T, T], pentadiagonal
+    # Pairs of frames make the matrix block-tridiagonal; an odd last frame is padded with an idle one.
+    pairs = (count + 1) // 2
+    padded = torch.eye(size, dtype=right.dtype).expand(2 * pairs, -1, -1).clone()
+    padded[:count] = blocks
+    coupling = torch.zeros(2 * pairs, 2 * pairs, dtype=right.dtype)
+    coupling[:count, :count] = band
+    wanted = torch.zeros(2 * pairs, size, dtype=right.dtype)
+    wanted[:count] = right
+    wanted = wanted.reshape(pairs, 2 * size)
+    factors: list[Tensor] = []
+    lowers: list[Tensor] = []
+    for pair in range(pairs):
+        here = slice(2 * pair, 2 * pair + 2)
+        matrix = torch.block_diag(*padded[here])
+        matrix.view(2, size, 2, size).diagonal(dim1=1, dim2=3).add_(coupling[here, here, None] * smoothness)
+        if pair:
+            before = slice(2 * pair - 2, 2 * pair)
+            link = torch.zeros_like(matrix)
+            link.view(2, size, 2, size).diagonal(dim1=1, dim2=3).copy_(coupling[here, before, None] * smoothness)
+            lower = torch.linalg.solve_triangular(factors[-1], link.T, upper=False).T
+            lowers.append(lower)
+            matrix = matrix - lower @ lower.T
+            wanted[pair] -= lower @ wanted[pair - 1]
+        factors.append(torch.linalg.cholesky(matrix))
+        wanted[pair] = torch.linalg.solve_triangular(factors[-1], wanted[pair][:, None], upper=False)[:, 0]
+    for pair in reversed(range(pairs)):
+        if pair + 1 < pairs:
+            wanted[pair] -= lowers[pair].T @ wanted[pair + 1]
+        wanted[pair] = torch.linalg.solve_triangular(factors[pair].T, wanted[pair][:, None], upper=True)[:, 0]
+    return wanted.reshape(-1, size)[:count]
+
+
+def _matrix_to_axis_angle(matrices: Tensor) -> Tensor:
+    """Axis-angle [..., 3] of rotations [..., 3, 3] by less than half a turn."""
+    trace = matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
+    angle = torch.acos(((trace - 1) / 2).clamp(-1, 1))
+    skew = torch.stack(
+        (
+            matrices[..., 2, 1] - matrices[..., 1, 2],
+            matrices[..., 0, 2] - matrices[..., 2, 0],
+            matrices[..., 1, 0] - matrices[..., 0, 1],
+        ),
+        dim=-1,
+    )
+    return skew * (angle / (2 * angle.sin()).clamp_min(1e-6))[..., None]
