@@ -284,8 +284,8 @@ def build() -> gr.Blocks:
     """Lay the page out and wire it."""
     from portraitgen.editors.catalogue import capabilities
 
-    heavy = {"concurrency_id": "gpu", "concurrency_limit": 1, "show_progress": "hidden"}
-    quiet = {"api_visibility": "private", "show_progress": "hidden"}
+    heavy: dict[str, Any] = {"concurrency_id": "gpu", "concurrency_limit": 1, "show_progress": "hidden"}
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as demo:
         session = gr.State(Session(), delete_callback=close_session)
         gr.Markdown(INTRODUCTION)

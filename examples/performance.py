@@ -18,8 +18,8 @@ MOUTH_LEAD = 0.03  # seconds by which lips run ahead of the sound
 
 # Moments in seconds and values in degrees, eased in between: yaw (turn), pitch (nod), roll (tilt) on top of the still's pose.
 HEAD_KEYS = {
-    "yaw": ((0.0, 0), (0.2, 0), (0.85, 11), (1.1, 10), (1.8, -11), (2.1, -10), (2.75, 0), (3.0, 0)),
-    "pitch": ((0.0, 0), (0.35, 4), (0.8, -2), (1.25, 4), (1.75, -3), (2.2, 5), (2.7, 0), (3.0, 0)),
+    "yaw": ((0.0, 0), (0.2, 0), (0.85, 10), (1.1, 9), (1.8, -8), (2.1, -7.5), (2.75, 0), (3.0, 0)),
+    "pitch": ((0.0, 0), (0.35, 4), (0.8, -2), (1.25, 4), (1.75, -0.5), (2.2, 5), (2.7, 0), (3.0, 0)),
     "roll": ((0.0, 0), (0.5, -3), (1.2, 3), (1.9, 2), (2.4, -2), (2.85, 0), (3.0, 0)),
 }
 TORSO_ROLL_KEYS = ((0.0, 0), (0.9, 0.5), (1.9, -0.5), (2.8, 0), (3.0, 0))  # degrees
@@ -39,15 +39,15 @@ class Vowel:
 
 
 VOWELS = {
-    "a": Vowel(((850, 110, 1.0), (1300, 120, 0.6), (2900, 200, 0.2)), {"jawOpen": 0.15, "mouthSmile": -0.1, "mouthUpperUp": -0.1}),
+    "a": Vowel(((850, 110, 1.0), (1300, 120, 0.6), (2900, 200, 0.2)), {"jawOpen": 0.1, "mouthSmile": -0.15, "mouthUpperUp": -0.15}),
     "o": Vowel(
         ((480, 90, 1.0), (880, 100, 0.6), (2700, 200, 0.08)),
-        {"jawOpen": 0.06, "mouthFunnel": 0.35, "mouthPucker": 0.3, "mouthSmile": -0.2, "mouthDimple": -0.2, "mouthUpperUp": -0.2},
+        {"jawOpen": -0.02, "mouthFunnel": 0.3, "mouthPucker": 0.6, "mouthSmile": -0.3, "mouthDimple": -0.3, "mouthUpperUp": -0.2},
     ),
-    "e": Vowel(((560, 90, 1.0), (2050, 140, 0.5), (2900, 200, 0.25)), {"jawOpen": 0.06, "mouthStretch": 0.1}),
+    "e": Vowel(((560, 90, 1.0), (2050, 140, 0.5), (2900, 200, 0.25)), {"jawOpen": 0.0, "mouthStretch": 0.1}),
     "m": Vowel(
         ((280, 80, 1.0), (1100, 200, 0.12), (2300, 300, 0.04)),
-        {"jawOpen": -0.2, "mouthSmile": -0.1, "mouthUpperUp": -0.2, "mouthLowerDown": -0.1, "mouthDimple": -0.1},
+        {"jawOpen": -0.2, "mouthSmile": -0.1, "mouthUpperUp": -0.2, "mouthLowerDown": -0.1, "mouthShrugLower": 0.25},
     ),
 }
 # Start and length in seconds, pitch in Hz, vowel: "mm-o-e-a, mm-a-o-e, a".

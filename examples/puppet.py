@@ -33,7 +33,7 @@ EYES = {
 MOUTH = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
 LOWER_LIP = (87, 14, 317)
 EYE_RADIUS = 0.012  # metres
-LASHES, LID_REACH = 2.5, 15.0  # px above the opening that move as one, and above these over which the lid stretches
+LASHES, LID_REACH = 2.5, 9.0  # px above the opening that move as one, and above these over which the lid stretches
 COLLAR_REACH = 34  # px below the bare neck over which its motion dies away in the dark collar
 CAVITY, TONGUE = (34, 14, 13), (128, 62, 60)
 
@@ -56,6 +56,36 @@ def shrunk(mask: np.ndarray, side: int) -> np.ndarray:
 def moved(places: np.ndarray, transform: np.ndarray) -> np.ndarray:
     """Places [..., 3] under a rigid transform [4, 4]."""
     return places @ transform[:3, :3].T + transform[:3, 3]
+
+
+Ellipse = tuple[tuple[float, float], tuple[float, float], float]  # centre, diameters in pixels, degrees, as in OpenCV
+
+
+def continued_around(picture: np.ndarray, known: np.ndarray, wanted: np.ndarray, ellipse: Ellipse) -> np.ndarray:
+    """The picture [S, S, 3] with the `wanted` part of a ring filled in along it, from both ends of what is `known`."""
+    (x, y), axes, degrees = ellipse
+    turn = cv2.getRotationMatrix2D((0, 0), -degrees, 1)[:, :2] * (np.array(axes) / 2)  # unit circle to pixels
+    angles, radii = np.meshgrid(np.linspace(-np.pi, np.pi, 1024, endpoint=False), np.linspace(0.5, 1.05, 160))
+    circle = np.stack((np.cos(angles), np.sin(angles)), axis=-1) * radii[..., None]
+    source = (circle @ turn.T + (x, y)).astype(np.float32)
+    ring = cv2.remap(picture, source, None, cv2.INTER_LINEAR).astype(np.float64)
+    seen = cv2.remap(known.astype(np.float32), source, None, cv2.INTER_LINEAR) > 0.99
+    for row, there in zip(ring, seen, strict=True):
+        if there.any():
+            for channel in row.T:
+                channel[~there] = np.interp(np.flatnonzero(~there), np.flatnonzero(there), channel[there], period=1024)
+    rows, columns = np.mgrid[: len(picture), : len(picture)]
+    unit = (np.stack((columns - x, rows - y), axis=-1)) @ np.linalg.inv(turn).T
+    radius, angle = np.linalg.norm(unit, axis=-1), np.arctan2(unit[..., 1], unit[..., 0])
+    back_x, back_y = (angle + np.pi) / (2 * np.pi) * 1024, (radius - 0.5) / 0.55 * 159
+    filled = cv2.remap(
+        np.pad(ring, ((0, 0), (0, 1), (0, 0)), mode="wrap").astype(np.float32),
+        back_x.astype(np.float32),
+        back_y.astype(np.float32),
+        cv2.INTER_LINEAR,
+    )
+    on_ring = wanted & (radius > 0.52) & (radius < 1.04)
+    return np.where(on_ring[..., None], np.rint(filled), picture).astype(np.uint8)
 
 
 class Harmonic:
@@ -141,7 +171,7 @@ class Puppet:
         body: AnnyBody,
         parameters: BodyParameters,  # one frame
         K: Tensor,  # [3, 3]
-        collar: np.ndarray,  # [S, S] bool: the ring of the suit with all that it encloses
+        collar: Ellipse,  # the outer rim of the suit's ring
     ) -> None:
         self.still, self.body, self.K = still, body, K.double().numpy()
         self.size = len(still)
@@ -171,13 +201,15 @@ class Puppet:
         bottom = np.broadcast_to((0.0, 0.0, 0.0, 1.0), (*transforms.shape[:2], 1, 4))
         return np.concatenate((transforms, bottom), axis=2)
 
-    def _cut_out(self, alpha: np.ndarray, labels: np.ndarray, collar: np.ndarray) -> None:
+    def _cut_out(self, alpha: np.ndarray, labels: np.ndarray, collar: Ellipse) -> None:
         """Split the matte into head and suit, and complete what each of them hides."""
-        still, matte = self.still, np.maximum(alpha.astype(np.float32) / 255, soft(collar, 0.8))
+        still = self.still
+        enclosed = cv2.ellipse(np.zeros(alpha.shape, np.uint8), collar, 1, -1) > 0
+        matte = np.maximum(alpha.astype(np.float32) / 255, soft(enclosed, 0.8))
         bare = ~np.isin(labels, [REGIONS.index(name) for name in ("background", "clothes")])
         _, parts, stats, _ = cv2.connectedComponentsWithStats(shrunk(bare, 9).astype(np.uint8))
         bare &= grown(parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax(), 11)
-        neck = grown(shrunk(bare, 41), 41) | (np.arange(self.size) < np.flatnonzero(collar.any(1))[0] - 6)[:, None]
+        neck = grown(shrunk(bare, 41), 41) | (np.arange(self.size) < np.flatnonzero(enclosed.any(1))[0] - 6)[:, None]
         bare &= neck  # nothing of the collar's rim
         self.bare, self.labels = bare, labels
         # Below the neck the head fades into the dark collar, where both layers look the same.
@@ -186,14 +218,13 @@ class Puppet:
         self.below = np.arange(self.size)[:, None] - neck_line[None]
         fade = np.where(self.below > 0, np.clip(1.2 - self.below / (COLLAR_REACH - 8), 0, 1), bare).astype(np.float32)
         head = np.maximum(soft(bare, 0.9), soft(fade, 2) * (self.below > -8))
-        clothes = (labels == REGIONS.index("clothes")) | (collar & ~bare)
+        clothes = (labels == REGIONS.index("clothes")) | (enclosed & ~bare)
         self.head_alpha = np.where(grown(clothes, 7), np.minimum(matte, head), matte * grown(bare, 13))
         suit = matte * (grown(clothes, 7) | ~grown(bare, 13))
-        hidden = grown(bare, 9).astype(np.uint8)
-        self.suit_alpha = cv2.inpaint(np.rint(suit * 255).astype(np.uint8), hidden, 7, cv2.INPAINT_NS)
-        behind = cv2.inpaint(still, hidden, 7, cv2.INPAINT_NS)
-        self.suit = decontaminate(behind, self.suit_alpha).astype(np.float32) / 255
-        self.suit_alpha = self.suit_alpha.astype(np.float32) / 255
+        hidden = grown(bare, 9)
+        self.suit_alpha = np.where(hidden, soft(enclosed, 0.8), suit)
+        behind = continued_around(still, (suit > 0.99) & ~hidden, hidden, collar)
+        self.suit = decontaminate(behind, np.rint(self.suit_alpha * 255).astype(np.uint8)).astype(np.float32) / 255
         self.plate = fill(still, ~grown(matte > 0.02, 7)).astype(np.float32) / 255
 
     def _openings(self, points: np.ndarray) -> None:

@@ -43,7 +43,7 @@ GAPS = (
     *((13, 14), (82, 87), (312, 317), (81, 178), (311, 402), (80, 88), (310, 318)),
 )
 GAP_SIGMA = 0.015  # fraction of the inter-ocular distance
-TURN_SIGMA = 0.5  # of the difference in depth of the shoulders, fraction of their distance; Pose guesses it roughly
+TURN_SIGMA = 0.25  # of the difference in depth of the shoulders, fraction of their distance; Pose guesses it roughly
 
 WARM_UP_STEPS = 3  # of the shape's fit, with the shape held
 
@@ -237,7 +237,7 @@ class _Fit:
         face = face * self.seen[:, None]
         inside = ((pose[..., :2] > 0) & (pose[..., :2] < self.size)).all(-1)
         trust = pose[..., 3].clamp(0, 1) * torch.where(inside, 1.0, 0.4)
-        sigma = torch.tensor((0.12, 0.12, 0.3, 0.3))
+        sigma = torch.tensor((0.2, 0.2, 0.3, 0.3))
         # A shoulder is as good as many face points: there are only two of them.
         body = (2.0 * trust / (sigma * self.unit.nan_to_num(float(unit[self.seen].median()))[:, None])).nan_to_num(0.0)
         return torch.cat((face, body), dim=1)

@@ -138,8 +138,10 @@ def test_partly_understood() -> None:
     assert "'wobbly' (not understood)" in parse("wobbly blue hair").understood
 
 
-CANNOT = ["change background to a beach", "make her older", "add glasses", "a red hat", "turn him into a blue elephant", "give him a beard",
-          "make her smile", "make her eyes bigger", "golden crown", "keep the hair", "don't make her hair blue", "bronze skin, keep the face",
+CANNOT = ["change background to a beach", "make her older", "add glasses", "a red hat",
+    "turn him into a blue elephant", "give him a beard",
+          "make her smile", "make her eyes bigger", "golden crown", "keep the hair", "don't make her hair blue",
+              "bronze skin, keep the face",
           "haz que su pelo sea azul", "Mache ihre Haare blau", "qwertz", "她的头发变成蓝色"]  # fmt: skip
 
 

@@ -35,7 +35,8 @@ def portrait(shift: tuple[int, int] = (0, 0), instruction: str = "", strength: f
     regions["hair"] = (head - face).clamp_min(0)
     regions["clothes"] = (chest - head).clamp_min(0)
     alpha = torch.stack(list(regions.values())).sum(0).clamp(0, 1)
-    colours = {"eyes": (0.3, 0.4, 0.5), "brows": (0.15, 0.1, 0.08), "lips": (0.7, 0.35, 0.35), "skin": (0.85, 0.65, 0.55), "hair": (0.16, 0.11, 0.08),
+    colours = {"eyes": (0.3, 0.4, 0.5), "brows": (0.15, 0.1, 0.08), "lips": (0.7, 0.35, 0.35), "skin": (0.85, 0.65,
+        0.55), "hair": (0.16, 0.11, 0.08),
                "clothes": (0.35, 0.4, 0.5)}  # fmt: skip
     waves = 1 + 0.10 * torch.sin(90 * x + 20 * y) + 0.06 * torch.sin(50 * y) - 0.25 * x
     still_y, still_x = torch.meshgrid(torch.linspace(0, 1, SIZE), torch.linspace(0, 1, SIZE), indexing="ij")

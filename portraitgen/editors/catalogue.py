@@ -86,31 +86,42 @@ def _characters() -> Mapping[str, tuple[Operation, ...]]:
     hair, skin, lips, eyes, brows = ("hair",), ("skin",), ("lips",), ("eyes",), ("brows",)
     return {
         "zombie": (
-            colour(skin, "#7f8f6c", amount=0.85), colour(lips, "#4a4048", amount=0.8), colour(eyes, "#d9d6a8", whole=True, amount=0.85),
-            colour(("teeth",), "#b3a05a", amount=0.7), _effect("decay"), _effect("dark eye sockets"), _adjust(hair, "muted"), _adjust(("clothes",), "muted"),
+            colour(skin, "#7f8f6c", amount=0.85), colour(lips, "#4a4048", amount=0.8), colour(eyes, "#d9d6a8",
+                whole=True, amount=0.85),
+            colour(("teeth",), "#b3a05a", amount=0.7), _effect("decay"), _effect("dark eye sockets"), _adjust(hair,
+                "muted"), _adjust(("clothes",), "muted"),
         ),
         "vampire": (
-            colour(skin, "#dcd6da", amount=0.75), colour(lips, "#8a0a18", amount=0.95), colour(eyes, "#c41212", amount=0.95),
+            colour(skin, "#dcd6da", amount=0.75), colour(lips, "#8a0a18", amount=0.95), colour(eyes, "#c41212",
+                amount=0.95),
             _effect("dark eye sockets"), colour(hair, "#0d0c10", amount=0.9),
         ),
         "clown": (
-            colour(skin, "#f4f1ee", amount=0.88), _effect("clown mouth"), colour(lips, "#d0101c"), _effect("clown eyes"), _effect("red nose"),
+            colour(skin, "#f4f1ee", amount=0.88), _effect("clown mouth"), colour(lips, "#d0101c"),
+                _effect("clown eyes"), _effect("red nose"),
             Operation(hair, "colour", "orange red", {"rgb": (0.95, 0.27, 0.05)}),
         ),
         "joker": (
-            colour(skin, "#efece8", amount=0.88), _effect("clown mouth"), colour(lips, "#b00d18"), _effect("dark eye sockets"),
+            colour(skin, "#efece8", amount=0.88), _effect("clown mouth"), colour(lips, "#b00d18"),
+                _effect("dark eye sockets"),
             colour(hair, "#3c8a3a"), colour(("clothes",), "#4b1d78"),
         ),
         "ghost": tuple(colour(region, name, amount=0.85) for region, name in (
             (skin, "#cfdce6"), (hair, "#e2ebf2"), (lips, "#9fb0c0"), (brows, "#c0ccd8"), (("clothes",), "#c9d6e2"))) + (
             colour(eyes, "#dff2ff", whole=True, amount=0.8), _effect("pale glow")),
-        "alien": (colour(skin, "#6fae4a"), colour(lips, "#4d7f38"), colour(eyes, "#101512", whole=True, amount=0.8), colour(brows, "#3c5c2a", amount=0.8)),
-        "hulk": (colour(skin, "#4f9140"), colour(lips, "#3f7434"), colour(hair, "#12180f"), colour(("clothes",), "#5a2a86")),
-        "blue alien": (colour(skin, "#3f78c8"), colour(lips, "#34509c"), colour(eyes, "#e8c530"), colour(brows, "#1d2f62", amount=0.8)),
-        "devil": (colour(skin, "#b01a12"), colour(lips, "#4e0606"), colour(eyes, "#f2c014", whole=True), _effect("dark eye sockets"), colour(hair, "#120a0a")),
+        "alien": (colour(skin, "#6fae4a"), colour(lips, "#4d7f38"), colour(eyes, "#101512", whole=True, amount=0.8),
+            colour(brows, "#3c5c2a", amount=0.8)),
+        "hulk": (colour(skin, "#4f9140"), colour(lips, "#3f7434"), colour(hair, "#12180f"), colour(("clothes",),
+            "#5a2a86")),
+        "blue alien": (colour(skin, "#3f78c8"), colour(lips, "#34509c"), colour(eyes, "#e8c530"), colour(brows,
+            "#1d2f62", amount=0.8)),
+        "devil": (colour(skin, "#b01a12"), colour(lips, "#4e0606"), colour(eyes, "#f2c014", whole=True),
+            _effect("dark eye sockets"), colour(hair, "#120a0a")),
         "mime": (colour(skin, "#f6f4f2", amount=0.9), colour(lips, "#b80f1e"), _effect("eye shadow")),
-        "goth": (colour(skin, "#ded8da", amount=0.6), colour(lips, "#150a12"), _effect("eye shadow"), colour(hair, "#0b0a0e"), colour(("clothes",), "#121114")),
-        "elf": (colour(skin, "#f3e2d6", amount=0.5), colour(hair, "#ece4cf"), colour(eyes, "#58b8d8"), _effect("pale glow")),
+        "goth": (colour(skin, "#ded8da", amount=0.6), colour(lips, "#150a12"), _effect("eye shadow"), colour(hair,
+            "#0b0a0e"), colour(("clothes",), "#121114")),
+        "elf": (colour(skin, "#f3e2d6", amount=0.5), colour(hair, "#ece4cf"), colour(eyes, "#58b8d8"),
+            _effect("pale glow")),
         "silver fox": (colour(hair, "#b4b7bb"), colour(brows, "#8e9094", amount=0.8)),
         "rainbow": (Operation(hair, "colour", "rainbow", {"rgb": (0.9, 0.2, 0.3), "rainbow": True}),),
         "eye shadow": (_effect("eye shadow"),),
@@ -141,22 +152,33 @@ def title(kind: str, name: str) -> str:
 
 
 EXAMPLE_MOODS = {
-    "night": "Make it night", "moonlight": "Put her in moonlight", "sunset": "Light it like a sunset", "golden hour": "Golden hour light",
-    "candlelight": "Light her by candlelight", "sunny": "A sunny day", "overcast": "An overcast, foggy day", "winter": "A snowy winter day",
-    "underwater": "Make it look underwater", "blue hour": "Twilight, blue hour", "red light": "Red light, like a darkroom",
-    "green light": "Green light, like the Matrix", "purple light": "Purple disco light", "dramatic": "Dramatic lighting",
-    "horror": "Make it a horror movie", "studio": "Soft studio light", "warm light": "Cosy warm light", "cool light": "Cool light",
+    "night": "Make it night", "moonlight": "Put her in moonlight", "sunset": "Light it like a sunset",
+        "golden hour": "Golden hour light",
+    "candlelight": "Light her by candlelight", "sunny": "A sunny day", "overcast": "An overcast, foggy day",
+        "winter": "A snowy winter day",
+    "underwater": "Make it look underwater", "blue hour": "Twilight, blue hour",
+        "red light": "Red light, like a darkroom",
+    "green light": "Green light, like the Matrix", "purple light": "Purple disco light",
+        "dramatic": "Dramatic lighting",
+    "horror": "Make it a horror movie", "studio": "Soft studio light", "warm light": "Cosy warm light",
+        "cool light": "Cool light",
 }  # fmt: skip
 EXAMPLE_LOOKS = {
-    "blur": "Blur the background", "film": "Make it look like an old film", "poster": "Make it a flat poster", "blocks": "Turn him into Lego style",
-    "3d cartoon": "Turn her into a Pixar character", "neon": "Cyberpunk neon lights", "thermal": "Seen by a thermal camera",
-    "night vision": "Seen through night vision goggles", "hologram": "Turn him into a hologram", "negative": "Make it a photo negative",
-    "dream": "Make it dreamy", "ink": "Make it a pen and ink drawing", "pencil": "Make it a pencil sketch", "oil": "Make it an oil painting",
+    "blur": "Blur the background", "film": "Make it look like an old film", "poster": "Make it a flat poster",
+        "blocks": "Turn him into Lego style",
+    "3d cartoon": "Turn her into a Pixar character", "neon": "Cyberpunk neon lights",
+        "thermal": "Seen by a thermal camera",
+    "night vision": "Seen through night vision goggles", "hologram": "Turn him into a hologram",
+        "negative": "Make it a photo negative",
+    "dream": "Make it dreamy", "ink": "Make it a pen and ink drawing", "pencil": "Make it a pencil sketch",
+        "oil": "Make it an oil painting",
     "sepia": "Make it a sepia old photograph", "noir": "Make it film noir",
 }  # fmt: skip
 EXAMPLE_COLOURS = (
-    ("Give her blue hair", "blue hair"), ("Make the hair platinum blonde", "blonde hair"), ("Give him grey hair", "grey hair"),
-    ("Rainbow hair", "rainbow hair"), ("Make her lips red", "red lipstick"), ("Make the eyes green", "green eyes"), ("Make his skin blue", "blue skin"),
+    ("Give her blue hair", "blue hair"), ("Make the hair platinum blonde", "blonde hair"), ("Give him grey hair",
+        "grey hair"),
+    ("Rainbow hair", "rainbow hair"), ("Make her lips red", "red lipstick"), ("Make the eyes green", "green eyes"),
+        ("Make his skin blue", "blue skin"),
     ("Tan the skin", "tanned skin"), ("Make her skin paler", "pale skin"), ("Put her in a red dress", "red clothes"),
     ("Give him a black jacket", "black clothes"), ("Make the background dark blue", "dark blue background"),
     ("Make the background white", "plain white background"), ("Make the background darker", "darker background"),
@@ -198,7 +220,8 @@ def capabilities() -> tuple[Mapping[str, str], ...]:
             }.get(name, f"a {name}")
             rows.append((name, "Character", f"Turn him into {wording}"))
     painters = {
-        19: "Van Gogh", 12: "Monet", 21: "Picasso", 5: "Munch", 10: "Rembrandt", 24: "Hokusai", 7: "Matisse", 4: "Seurat", 11: "Klimt",
+        19: "Van Gogh", 12: "Monet", 21: "Picasso", 5: "Munch", 10: "Rembrandt", 24: "Hokusai", 7: "Matisse",
+            4: "Seurat", 11: "Klimt",
         23: "Turner", 3: "Kandinsky", 17: "Mondrian", 2: "Renoir", 13: "Gauguin", 22: "Cezanne",
     }  # fmt: skip
     for number, (name, _) in lexicon.STYLES.items():

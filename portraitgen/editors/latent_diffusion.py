@@ -111,7 +111,9 @@ def load_parts(folder: Path, device: str) -> Parts:
     """Load a folder in diffusers' layout, safetensors only: half precision on CUDA, full precision elsewhere."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # the bar belongs to the command line
     where = torch.device(device)
     dtype = torch.float16 if where.type == "cuda" else torch.float32
 

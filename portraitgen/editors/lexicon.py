@@ -10,6 +10,13 @@ import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
 FACE = ("skin", "lips", "eyes", "brows", "teeth", "mouth")
 PERSON = ("skin", "hair", "lips", "eyes", "brows", "teeth", "mouth", "clothes")
 EVERYTHING = ("background", *PERSON)
@@ -23,12 +30,17 @@ REGION_WORDS: Mapping[str, str] = {
     "eyes": "eye|eyes|iris|irises|eye colour|pupils|pupil|gaze",
     "brows": "brow|brows|eyebrow|eyebrows",
     "teeth": "teeth|tooth",
-    "clothes": "clothes|clothing|cloth|dress|shirt|tshirt|t shirt|tee|blouse|jacket|coat|suit|sweater|jumper|pullover|hoodie|vest|"
-    "outfit|garment|garments|uniform|top|costume|turtleneck|cardigan|gown|robe|scarf|collar|blazer|wearing|armour|armor",
-    "background": "background|backdrop|backgrounds|wall|scenery|surroundings|behind her|behind him|behind them|behind me|back ground|room",
-    "everything": "everything|all of it|whole image|whole picture|entire image|entire picture|whole frame|the image|the picture|picture|"
+    "clothes": "clothes|clothing|cloth|dress|shirt|tshirt|t shirt|tee|blouse|jacket|coat|suit|sweater|jumper|"
+        "pullover|hoodie|vest|"
+    "outfit|garment|garments|uniform|top|costume|turtleneck|cardigan|gown|robe|scarf|collar|blazer|wearing|armour|"
+        "armor",
+    "background": "background|backdrop|backgrounds|wall|scenery|surroundings|behind her|behind him|behind them|"
+        "behind me|back ground|room",
+    "everything": "everything|all of it|whole image|whole picture|entire image|entire picture|whole frame|the image|"
+        "the picture|picture|"
     "image|photo|video|clip|frame|scene|whole video|all|photograph|footage|whole thing",
-    "person": "person|him|her|he|she|his|me|my|them|they|their|man|woman|guy|girl|boy|lady|gentleman|subject|portrait|whole person|"
+    "person": "person|him|her|he|she|his|me|my|them|they|their|man|woman|guy|girl|boy|lady|gentleman|subject|"
+        "portrait|whole person|"
     "body|whole body|myself|herself|himself|human|model|character|people|actor|actress|this person|dude|kid|child",
 }
 WEAK_REGIONS = frozenset({"everything", "person"})  # they give way to a named region of the same clause
@@ -41,30 +53,51 @@ REGION_SETS: Mapping[str, tuple[str, ...]] = {
 
 # Everyday colours that CSS lacks, or means otherwise.
 EXTRA_COLOURS: Mapping[str, str] = {
-    "burgundy": "#6d0f26", "wine": "#6b1a32", "scarlet": "#d4170f", "vermilion": "#e34234", "cherry": "#c4102f", "ruby": "#b80f3a",
-    "cherry red": "#c4102f", "blood red": "#7e0a0a", "rust": "#a4461c", "rusty": "#a4461c", "brick": "#9c3f2c", "terracotta colour": "#c66a4a",
-    "peach": "#ffb38a", "apricot": "#fbb47c", "tangerine": "#f58220", "amber": "#f0a01a", "mustard": "#d2a520", "honey": "#c98a2b",
-    "lemon": "#f6e84a", "canary": "#ffe94a", "champagne": "#ecd9b0", "cream": "#fbf1d7", "ecru": "#cdb891", "sand": "#d6bd8d", "taupe": "#8b7d70",
-    "caramel": "#a9682f", "chestnut": "#6b3520", "auburn": "#7a2f1c", "mahogany": "#5a1f16", "chocolate brown": "#4a2a1a", "chocolate": "#4a2a1a",
-    "coffee": "#553826", "mocha": "#6d4c3a", "cinnamon": "#9a5326", "hazel": "#8e6b35", "emerald": "#12a068", "jade": "#35a27a", "mint": "#98e2bd",
-    "sage": "#9caf88", "forest": "#1f5a2c", "moss": "#6b7a35", "pistachio": "#a9cf7a", "lime green": "#32cd32", "bottle green": "#0b4a36",
-    "aqua blue": "#3cc8d8", "petrol": "#14566a", "cobalt": "#1f47b5", "sapphire": "#1444a8", "denim": "#3b5a84", "ultramarine": "#2a1fae",
-    "electric blue": "#1a6dff", "baby blue": "#9fcdf2", "sky": "#7ec4ee", "ice blue": "#bfe3f2", "icy blue": "#bfe3f2", "midnight": "#14163f",
-    "navy blue": "#0f1d52", "royal": "#2b4cd8", "lilac": "#c2a0dc", "mauve": "#b98ac0", "aubergine": "#4a1b46", "eggplant": "#4a1b46",
-    "grape": "#6a2c91", "amethyst": "#9460cc", "rose": "#e5607f", "blush": "#eda6a8", "bubblegum": "#ff85c8", "bubblegum pink": "#ff85c8",
-    "fuschia": "#ff00c8", "neon pink": "#ff2fa8", "neon green": "#39ff14", "neon yellow": "#e7ff1a", "neon orange": "#ff6a13",
-    "neon blue": "#1f8bff", "neon purple": "#b026ff", "pastel pink": "#f9c6d3", "pastel blue": "#b9d7f3", "pastel green": "#bfe6c3",
-    "pastel purple": "#d6c4ec", "pastel yellow": "#fbf1b3", "charcoal grey": "#3a3d42", "anthracite": "#33363b", "jet black": "#0a0a0c", "jet": "#0a0a0c",
-    "raven": "#101014", "off white": "#f5f1e6", "snow white": "#fbfbff", "silver": "#b9bec6", "gold": "#d9a927", "golden": "#d9a927",
-    "copper": "#b0572b", "bronze": "#93612b", "platinum": "#e4dfd2", "brown": "#6b4423", "green": "#1e9e3a", "purple": "#7a1fa2", "grey": "#8c8c90",
-    "pink": "#f781b0", "orange": "#f57c14", "yellow": "#f7d917", "red": "#d3141c", "blue": "#1c4fe0", "turquoise blue": "#2fc4c9", "teal": "#0f8a8a",
-    "white": "#f7f7f7", "black": "#111114", "navy": "#0f1d52", "ash": "#b2aca3", "khaki": "#a39b6b", "dark blue": "#16265c", "dark green": "#14422a",
+    "burgundy": "#6d0f26", "wine": "#6b1a32", "scarlet": "#d4170f", "vermilion": "#e34234", "cherry": "#c4102f",
+        "ruby": "#b80f3a",
+    "cherry red": "#c4102f", "blood red": "#7e0a0a", "rust": "#a4461c", "rusty": "#a4461c", "brick": "#9c3f2c",
+        "terracotta colour": "#c66a4a",
+    "peach": "#ffb38a", "apricot": "#fbb47c", "tangerine": "#f58220", "amber": "#f0a01a", "mustard": "#d2a520",
+        "honey": "#c98a2b",
+    "lemon": "#f6e84a", "canary": "#ffe94a", "champagne": "#ecd9b0", "cream": "#fbf1d7", "ecru": "#cdb891",
+        "sand": "#d6bd8d", "taupe": "#8b7d70",
+    "caramel": "#a9682f", "chestnut": "#6b3520", "auburn": "#7a2f1c", "mahogany": "#5a1f16",
+        "chocolate brown": "#4a2a1a", "chocolate": "#4a2a1a",
+    "coffee": "#553826", "mocha": "#6d4c3a", "cinnamon": "#9a5326", "hazel": "#8e6b35", "emerald": "#12a068",
+        "jade": "#35a27a", "mint": "#98e2bd",
+    "sage": "#9caf88", "forest": "#1f5a2c", "moss": "#6b7a35", "pistachio": "#a9cf7a", "lime green": "#32cd32",
+        "bottle green": "#0b4a36",
+    "aqua blue": "#3cc8d8", "petrol": "#14566a", "cobalt": "#1f47b5", "sapphire": "#1444a8", "denim": "#3b5a84",
+        "ultramarine": "#2a1fae",
+    "electric blue": "#1a6dff", "baby blue": "#9fcdf2", "sky": "#7ec4ee", "ice blue": "#bfe3f2",
+        "icy blue": "#bfe3f2", "midnight": "#14163f",
+    "navy blue": "#0f1d52", "royal": "#2b4cd8", "lilac": "#c2a0dc", "mauve": "#b98ac0", "aubergine": "#4a1b46",
+        "eggplant": "#4a1b46",
+    "grape": "#6a2c91", "amethyst": "#9460cc", "rose": "#e5607f", "blush": "#eda6a8", "bubblegum": "#ff85c8",
+        "bubblegum pink": "#ff85c8",
+    "fuschia": "#ff00c8", "neon pink": "#ff2fa8", "neon green": "#39ff14", "neon yellow": "#e7ff1a",
+        "neon orange": "#ff6a13",
+    "neon blue": "#1f8bff", "neon purple": "#b026ff", "pastel pink": "#f9c6d3", "pastel blue": "#b9d7f3",
+        "pastel green": "#bfe6c3",
+    "pastel purple": "#d6c4ec", "pastel yellow": "#fbf1b3", "charcoal grey": "#3a3d42", "anthracite": "#33363b",
+        "jet black": "#0a0a0c", "jet": "#0a0a0c",
+    "raven": "#101014", "off white": "#f5f1e6", "snow white": "#fbfbff", "silver": "#b9bec6", "gold": "#d9a927",
+        "golden": "#d9a927",
+    "copper": "#b0572b", "bronze": "#93612b", "platinum": "#e4dfd2", "brown": "#6b4423", "green": "#1e9e3a",
+        "purple": "#7a1fa2", "grey": "#8c8c90",
+    "pink": "#f781b0", "orange": "#f57c14", "yellow": "#f7d917", "red": "#d3141c", "blue": "#1c4fe0",
+        "turquoise blue": "#2fc4c9", "teal": "#0f8a8a",
+    "white": "#f7f7f7", "black": "#111114", "navy": "#0f1d52", "ash": "#b2aca3", "khaki": "#a39b6b",
+        "dark blue": "#16265c", "dark green": "#14422a",
     "dark red": "#7a1018", "olive": "#6d6d22", "beige": "#dbcdb0",
 }  # fmt: skip
 HAIR_COLOURS: Mapping[str, str] = {
-    "blonde": "#d8b36a", "blond": "#d8b36a", "platinum blonde": "#eadfc4", "platinum blond": "#eadfc4", "golden blonde": "#dcae4e",
-    "strawberry blonde": "#d58b56", "ash blonde": "#c3b18d", "dirty blonde": "#a98553", "ginger": "#c05a1e", "redhead": "#a63a18", "brunette": "#4b2e1e",
-    "red haired": "#a63a18", "grey haired": "#9a9a9c", "white haired": "#ededea", "black haired": "#111114", "blue haired": "#1c4fe0",
+    "blonde": "#d8b36a", "blond": "#d8b36a", "platinum blonde": "#eadfc4", "platinum blond": "#eadfc4",
+        "golden blonde": "#dcae4e",
+    "strawberry blonde": "#d58b56", "ash blonde": "#c3b18d", "dirty blonde": "#a98553", "ginger": "#c05a1e",
+        "redhead": "#a63a18", "brunette": "#4b2e1e",
+    "red haired": "#a63a18", "grey haired": "#9a9a9c", "white haired": "#ededea", "black haired": "#111114",
+        "blue haired": "#1c4fe0",
     "pink haired": "#f781b0", "green haired": "#1e9e3a", "brown haired": "#4b2e1e", "salt and pepper": "#85858a",
 }  # fmt: skip
 SHADES: Mapping[str, str] = {
@@ -75,7 +108,8 @@ SHADES: Mapping[str, str] = {
 }
 ADJUSTMENTS: Mapping[str, str] = {
     "darker": "darker|dark|dim|dimmer|darken|darkened|less bright|deeper|underexposed",
-    "lighter": "lighter|light|brighter|bright|brighten|lighten|whiten|whiter|whitened|bleach|bleached|lit|lightened|brightened",
+    "lighter": "lighter|light|brighter|bright|brighten|lighten|whiten|whiter|whitened|bleach|bleached|lit|lightened|"
+        "brightened",
     "vivid": "vivid|vibrant|more saturated|saturated|more colourful|colourful|saturate|more vivid|punchy",
     "muted": "muted|desaturated|less saturated|faded colours|dull|washed out|desaturate|less colourful|subdued",
     "warmer": "warmer|warm|warm colours|warm tones|warm tone",
@@ -90,13 +124,16 @@ MATERIALS: Mapping[str, str] = {
     "verdigris": "verdigris|oxidised copper|oxidized copper|statue of liberty|patina|green copper|weathered copper",
     "gold": "gold|golden|gilded|gold plated|gilt|oscar statue|oscar statuette",
     "silver": "silver|pewter",
-    "chrome": "chrome|steel|metal|metallic|mercury|liquid metal|aluminium|aluminum|stainless steel|robot|cyborg|android|terminator|mirror|titanium",
+    "chrome": "chrome|steel|metal|metallic|mercury|liquid metal|aluminium|aluminum|stainless steel|robot|cyborg|"
+        "android|terminator|mirror|titanium",
     "iron": "iron|cast iron|lead|dark metal",
-    "marble": "marble|alabaster|statue|sculpture|bust|classical statue|greek statue|roman statue|roman bust|greek sculpture|michelangelo",
+    "marble": "marble|alabaster|statue|sculpture|bust|classical statue|greek statue|roman statue|roman bust|"
+        "greek sculpture|michelangelo",
     "stone": "stone|rock|granite|concrete|sandstone|limestone|gargoyle|cement|stone statue|petrified",
     "obsidian": "obsidian|onyx|black marble|black stone|volcanic glass|black glass",
     "jade": "jade|green stone|jadeite|malachite",
-    "wood": "wood|wooden|timber|carved wood|oak|walnut|pinocchio|puppet|marionette|carved from wood|wood carving|tree|bark",
+    "wood": "wood|wooden|timber|carved wood|oak|walnut|pinocchio|puppet|marionette|carved from wood|wood carving|"
+        "tree|bark",
     "clay": "clay|terracotta|terra cotta|claymation|plasticine|play doh|earthenware|mud|red clay|wallace and gromit",
     "plaster": "plaster|gypsum|plaster cast|chalk stone|stucco|paper mache|papier mache",
     "porcelain": "porcelain|ceramic|china doll|bone china|porcelain doll|doll",
@@ -106,32 +143,48 @@ MATERIALS: Mapping[str, str] = {
     "chocolate": "chocolate|milk chocolate|dark chocolate|chocolate statue",
     "plastic": "plastic|vinyl|rubber|action figure|toy|latex|barbie|mannequin|figurine|balloon",
 }
-FORCE_MATERIAL = frozenset(
-    ["statue", "sculpture", "statuette", "bust", "made", "carved", "cast", "solid", "metal", "metallic", "stone", "figure", "plated", "leaf", "material", "sculpted"]
+FORCE_MATERIAL = words(
+    """
+    statue sculpture statuette bust made carved cast solid metal metallic stone figure plated leaf material
+    sculpted
+    """
 )
 
 LOOKS: Mapping[str, str] = {
-    "pencil": "pencil|pencil sketch|sketch|pencil drawing|drawing|graphite|sketched|hand drawn|drawn|sketchy|pencil drawn|line art|lineart",
-    "coloured pencil": "coloured pencil|colour pencil|coloured pencils|crayon|crayons|colour sketch|coloured sketch|coloured drawing|coloured pencil drawing",
+    "pencil": "pencil|pencil sketch|sketch|pencil drawing|drawing|graphite|sketched|hand drawn|drawn|sketchy|"
+        "pencil drawn|line art|lineart",
+    "coloured pencil": "coloured pencil|colour pencil|coloured pencils|crayon|crayons|colour sketch|coloured sketch|"
+        "coloured drawing|coloured pencil drawing",
     "charcoal": "charcoal|charcoal drawing|charcoal sketch|chalk drawing|conte",
-    "ink": "ink|ink drawing|pen drawing|pen and ink|ink sketch|manga|inked|etching|engraving|pen sketch|ballpoint|biro|crosshatch|cross hatching|linocut",
+    "ink": "ink|ink drawing|pen drawing|pen and ink|ink sketch|manga|inked|etching|engraving|pen sketch|ballpoint|"
+        "biro|crosshatch|cross hatching|linocut",
     "watercolour": "watercolour|watercolour painting|aquarelle|gouache|watercolours|water paint",
-    "oil": "oil|oil painting|oil paint|oils|painting|painted|acrylic|oil on canvas|canvas|paint|painterly|classical painting|oil painted|brush strokes",
+    "oil": "oil|oil painting|oil paint|oils|painting|painted|acrylic|oil on canvas|canvas|paint|painterly|"
+        "classical painting|oil painted|brush strokes",
     "pastel": "pastel|pastel drawing|pastel painting|soft pastel|chalk pastel|pastels|pastel art",
-    "cartoon": "cartoon|cartoonish|cartoons|animated|animation|simpsons|disney|toon|cel shaded|cel shading|caricature|family guy|cartoon character|vector art",
+    "cartoon": "cartoon|cartoonish|cartoons|animated|animation|simpsons|disney|toon|cel shaded|cel shading|"
+        "caricature|family guy|cartoon character|vector art",
     "anime": "anime|studio ghibli|ghibli|anime character|japanese animation|miyazaki|makoto shinkai",
-    "3d cartoon": "pixar|3d cartoon|3d animation|pixar character|dreamworks|3d render|cgi|3d animated|video game|game character|fortnite|sims",
-    "comic": "comic|comic book|comics|lichtenstein|graphic novel|marvel|superhero comic|halftone|comic strip|spider verse|spiderverse",
+    "3d cartoon": "pixar|3d cartoon|3d animation|pixar character|dreamworks|3d render|cgi|3d animated|video game|"
+        "game character|fortnite|sims",
+    "comic": "comic|comic book|comics|lichtenstein|graphic novel|marvel|superhero comic|halftone|comic strip|"
+        "spider verse|spiderverse",
     "pixel art": "pixel|pixel art|pixelated|pixelate|8 bit|8bit|16 bit|pixels|pixelart|retro game|nintendo",
-    "blocks": "lego|legos|blocks|block|bricks|toy bricks|minecraft|voxel|voxels|building blocks|lego brick|lego bricks|lego character|lego minifigure|minifigure",
+    "blocks": "lego|legos|blocks|block|bricks|toy bricks|minecraft|voxel|voxels|building blocks|lego brick|"
+        "lego bricks|lego character|lego minifigure|minifigure",
     "mosaic": "mosaic|tiles|tile|tesserae|roman mosaic|byzantine mosaic|byzantine",
     "pop art": "pop art|warhol|andy warhol|shepard fairey|screen print|screenprint|silkscreen|hope poster",
-    "poster": "poster|posterised|posterized|flat colours|stencil|banksy|graffiti|street art|vector|flat design|low poly|paper cut|papercut",
-    "film": "film|analog film|analogue film|kodak|35mm|movie|cinematic|vintage|retro|polaroid|old film|film look|seventies|70s|instagram|lomography|hollywood|film grain",
-    "sepia": "sepia|old photo|old photograph|victorian|daguerreotype|antique photo|antique|wild west|19th century|western|old timey",
+    "poster": "poster|posterised|posterized|flat colours|stencil|banksy|graffiti|street art|vector|flat design|"
+        "low poly|paper cut|papercut",
+    "film": "film|analog film|analogue film|kodak|35mm|movie|cinematic|vintage|retro|polaroid|old film|film look|"
+        "seventies|70s|instagram|lomography|hollywood|film grain",
+    "sepia": "sepia|old photo|old photograph|victorian|daguerreotype|antique photo|antique|wild west|19th century|"
+        "western|old timey",
     "noir": "noir|film noir|sin city|detective movie",
-    "black and white": "black and white|monochrome|greyscale|grey scale|bw|b w|b and w|colourless|silent film|old movie",
-    "neon": "neon|neon lights|neon light|cyberpunk|synthwave|vaporwave|blade runner|tron|neon glow|retrowave|futuristic|rave|neon signs|night club|nightclub",
+    "black and white": "black and white|monochrome|greyscale|grey scale|bw|b w|b and w|colourless|silent film|"
+        "old movie",
+    "neon": "neon|neon lights|neon light|cyberpunk|synthwave|vaporwave|blade runner|tron|neon glow|retrowave|"
+        "futuristic|rave|neon signs|night club|nightclub",
     "hologram": "hologram|holographic|holo|star wars hologram",
     "thermal": "thermal|heat map|thermal camera|infrared|heatmap|thermal vision|predator vision|heat vision",
     "negative": "negative|inverted|invert|x ray|xray|inverted colours|photo negative",
@@ -147,27 +200,32 @@ STYLES: Mapping[int, tuple[str, str]] = {
     2: ("soft impressionism", "renoir|degas|soft impressionism|berthe morisot|manet"),
     3: ("bold abstraction", "kandinsky|abstract|abstract art|abstract painting|bold abstraction|delaunay"),
     4: ("warm pointillism", "seurat|pointillism|pointillist|signac|dotted painting|pointillistic"),
-    5: ("orange expressionism", "munch|edvard munch|the scream|scream|expressionism|expressionist|expressionist painting"),
+    5: ("orange expressionism", "munch|edvard munch|the scream|scream|expressionism|expressionist|"
+        "expressionist painting"),
     6: ("violet bubbles", "violet bubbles|redon"),
     7: ("fauvism", "fauvism|fauvist|matisse|henri matisse|fauve|macke"),
     8: ("cyan and magenta print", "cyan and magenta print|risograph|riso"),
     9: ("red and teal stencil", "red and teal stencil|keith haring|haring"),
-    10: ("old master in umber", "rembrandt|old master|leonardo|da vinci|leonardo da vinci|mona lisa|vermeer|caravaggio|renaissance|baroque|"
+    10: ("old master in umber", "rembrandt|old master|leonardo|da vinci|leonardo da vinci|mona lisa|vermeer|"
+        "caravaggio|renaissance|baroque|"
          "renaissance painting|titian|velazquez|goya|old masters"),
     11: ("ochre lithograph", "klimt|gustav klimt|lithograph|toulouse lautrec|schiele|art nouveau|mucha"),
-    12: ("mauve impressionism", "monet|claude monet|impressionism|impressionist|impressionist painting|impressionistic|water lilies"),
+    12: ("mauve impressionism", "monet|claude monet|impressionism|impressionist|impressionist painting|"
+        "impressionistic|water lilies"),
     13: ("green outlines", "gauguin|green outlines|art deco"),
     14: ("pale blue wash", "pale blue wash|blue wash|picasso blue period|blue period"),
     15: ("stained glass lines", "stained glass|stained glass window|tiffany|chagall|church window|leaded glass"),
     16: ("crayon hatching", "crayon hatching"),
     17: ("woven red grid", "mondrian|piet mondrian|woven|bauhaus|geometric|klee|paul klee|de stijl"),
     18: ("brown woodcut", "woodcut|durer|brown woodcut|wood print|albrecht durer|block print"),
-    19: ("starry night", "van gogh|vincent van gogh|starry night|vangogh|gogh|the starry night|post impressionism|post impressionist"),
+    19: ("starry night", "van gogh|vincent van gogh|starry night|vangogh|gogh|the starry night|post impressionism|"
+        "post impressionist"),
     20: ("crimson dusk", "crimson dusk|rothko"),
     21: ("cubism", "cubism|cubist|picasso|pablo picasso|braque|cubist painting|guernica"),
     22: ("dark outlines", "kirchner|cezanne|paul cezanne|dark outlines|modigliani"),
     23: ("misty oils", "turner|misty oils|romanticism|friedrich|caspar david friedrich"),
-    24: ("blue and cream woodblock", "hokusai|ukiyo e|great wave|the great wave|japanese woodblock|woodblock|japanese print|woodblock print|hiroshige|japanese painting"),
+    24: ("blue and cream woodblock", "hokusai|ukiyo e|great wave|the great wave|japanese woodblock|woodblock|"
+        "japanese print|woodblock print|hiroshige|japanese painting"),
     25: ("dark palette knife", "palette knife|dark palette knife|pollock|jackson pollock|auerbach|lucian freud"),
 }  # fmt: skip
 
@@ -175,8 +233,10 @@ MOODS: Mapping[str, str] = {
     "night": "night|at night|nighttime|night time|in the dark|darkness|nocturnal",
     "moonlight": "moonlight|moonlit|moon|full moon|moon light",
     "sunset": "sunset|sundown|dusk|evening light|at sunset|evening|twilight sky",
-    "golden hour": "golden hour|golden light|late sun|golden sunlight|autumn|fall colours|autumnal|sunrise|dawn|morning light|morning",
-    "candlelight": "candlelight|candle light|candlelit|firelight|fire light|campfire|fireplace|by the fire|torch light|torchlight|candle|lantern",
+    "golden hour": "golden hour|golden light|late sun|golden sunlight|autumn|fall colours|autumnal|sunrise|dawn|"
+        "morning light|morning",
+    "candlelight": "candlelight|candle light|candlelit|firelight|fire light|campfire|fireplace|by the fire|"
+        "torch light|torchlight|candle|lantern",
     "sunny": "sunny|sunlight|sunshine|sunny day|summer|bright day|daylight|midday|noon|tropical|spring",
     "overcast": "overcast|cloudy|fog|foggy|mist|misty|grey day|rain|rainy|gloomy|hazy",
     "winter": "winter|snow|snowy|wintery|wintry|cold light|arctic|christmas|blizzard|cold day",
@@ -184,10 +244,13 @@ MOODS: Mapping[str, str] = {
     "blue hour": "blue hour|twilight|blue light|blue lighting|cold blue light",
     "red light": "red light|red lighting|darkroom|alarm light|inferno|lava|hell",
     "green light": "green light|green lighting|matrix|the matrix|toxic light",
-    "purple light": "purple light|purple lighting|pink light|pink lighting|magenta light|disco|party lights|club lights|disco light|stage lights|concert",
-    "dramatic": "dramatic|dramatic light|dramatic lighting|moody|low key|chiaroscuro|spotlight|high contrast|contrast|more contrast|side light",
+    "purple light": "purple light|purple lighting|pink light|pink lighting|magenta light|disco|party lights|"
+        "club lights|disco light|stage lights|concert",
+    "dramatic": "dramatic|dramatic light|dramatic lighting|moody|low key|chiaroscuro|spotlight|high contrast|"
+        "contrast|more contrast|side light",
     "horror": "horror|horror movie|scary|creepy|spooky|halloween|haunted|scary movie",
-    "studio": "studio light|studio lighting|high key|beauty light|soft light|softbox|studio|soft lighting|flattering light|ring light",
+    "studio": "studio light|studio lighting|high key|beauty light|soft light|softbox|studio|soft lighting|"
+        "flattering light|ring light",
     "warm light": "warm light|warm lighting|cosy|cozy|lamp light|tungsten|cosy light",
     "cool light": "cool light|cool lighting|cold lighting|moody blue|clinical|hospital light|fluorescent light",
 }
@@ -206,7 +269,8 @@ CHARACTERS: Mapping[str, str] = {
     "goth": "goth|gothic|emo|goth makeup|punk",
     "elf": "elf|elven|fairy|elsa|white witch|galadriel",
     "silver fox": "silver fox",
-    "rainbow": "rainbow|rainbow coloured|multicoloured|multicolored|unicorn|pride|multi coloured|iridescent|all colours",
+    "rainbow": "rainbow|rainbow coloured|multicoloured|multicolored|unicorn|pride|multi coloured|iridescent|"
+        "all colours",
     "eye shadow": "eye shadow|eyeshadow|eyeliner|eye liner|smoky eyes|smokey eyes|smoky eye|eye makeup|mascara",
     "blusher": "blusher|rouge|rosy cheeks|red cheeks|blushing|pink cheeks|flushed|flushed cheeks",
     "make-up": "makeup|make up|made up|glamour makeup|glam|glamorous|glamour",
@@ -215,32 +279,68 @@ CHARACTERS: Mapping[str, str] = {
 
 # What the built-in editor cannot do, by what it would take; the value is how the answer names it.
 IMPOSSIBLE: Mapping[str, str] = {
-    "adding objects": "glasses|sunglasses|spectacles|hat|cap|crown|helmet|mask|beanie|earring|earrings|necklace|jewellery|jewelry|tattoo|tattoos|"
-    "piercing|piercings|scar|scars|freckles|freckle|flowers|flower|horns|wings|headphones|tie|bow tie|headband|veil|turban|monocle|goggles|halo|tiara|bindi|"
-    "eyepatch|eye patch|pipe|cigarette|fangs|ring|gloves|bag|cat ears|bunny ears|butterflies|stars|text|logo|flag|fireworks|cowboy hat|santa hat|"
+    "adding objects": "glasses|sunglasses|spectacles|hat|cap|crown|helmet|mask|beanie|earring|earrings|necklace|"
+        "jewellery|jewelry|tattoo|tattoos|"
+    "piercing|piercings|scar|scars|freckles|freckle|flowers|flower|horns|wings|headphones|tie|bow tie|headband|veil|"
+        "turban|monocle|goggles|halo|tiara|bindi|"
+    "eyepatch|eye patch|pipe|cigarette|fangs|ring|gloves|bag|cat ears|bunny ears|butterflies|stars|text|logo|flag|"
+        "fireworks|cowboy hat|santa hat|"
     "wrinkles|bandana|ribbon|watch|sword|gun|phone|balloons|dragon|car|dog|cat",
-    "growing or shaping hair": "beard|moustache|mustache|goatee|stubble|sideburns|bald|longer hair|shorter hair|long hair|short hair|curly|wavy|straight hair|"
+    "growing or shaping hair": "beard|moustache|mustache|goatee|stubble|sideburns|bald|longer hair|shorter hair|"
+        "long hair|short hair|curly|wavy|straight hair|"
     "afro|mohawk|dreadlocks|buzz cut|curlier|shaved|buzzcut|bob|pigtails|shaven|balder|bangs hair|hairy",
-    "changing age": "older|younger|old|young|baby|age|elderly|aged|teenager|toddler|aging|ageing|infant|grandmother|grandfather|old man|old woman|grandma|grandpa",
-    "changing the shape of face or body": "fat|fatter|thin|thinner|slim|slimmer|muscular|chubby|skinny|taller|shorter|bigger|smaller|bigger eyes|big eyes|"
-    "big|small|nose job|handsome|beautiful face|ugly|longer|larger|wider|pointy|elf ears|pointy ears|buff|obese|round|swollen|plump",
-    "changing expression or pose": "smile|smiling|smiles|laugh|laughing|cry|crying|angry|sad|happy|frown|frowning|wink|winking|open mouth|close eyes|closed eyes|"
-    "dance|dancing|look left|look right|surprised|turn around|talk|speak|sing|singing|tears|scared|serious|sleepy|kiss|looking|smirk",
-    "changing who it is": "obama|trump|biden|einstein|elon|musk|mark|zuckerberg|batman|superman|spiderman|spider|wonder|celebrity|king|queen|"
-    "princess|prince|harry|potter|gender|male|female|werewolf|wolf|tiger|lion|bear|monkey|ape|gorilla|panda|fox|mermaid|pirate|ninja|samurai|knight|soldier|"
-    "astronaut|cowboy|wizard|witch|angel|santa|skeleton|skull|mummy|monster|animal|dwarf|hobbit|viking|gandalf|tolkien|tom|cruise|taylor|swift|"
-    "elephant|horse|rabbit|bunny|reptile|lizard|snake|bird|centaur|minotaur|medusa|cheetah|leopard|pumpkin|barack|donald|jolie|frankenstein",
-    "putting in a new place": "beach|forest scene|jungle|city|street|mountain|mountains|space|moon surface|desert|paris|eiffel tower|tokyo|castle|park|office|"
-    "library|garden|sea|ocean|island|field|meadow|church|new york|galaxy|universe|mars|stadium|cafe|restaurant|kitchen|pyramid|waterfall|lake|river|spaceship|woods",
-    "replacing a garment": "stripes|striped|polka dots|plaid|floral|hawaiian|kimono|sari|tuxedo|bikini|swimsuit|naked|nude|topless|undress|shirtless|"
+    "changing age": "older|younger|old|young|baby|age|elderly|aged|teenager|toddler|aging|ageing|infant|grandmother|"
+        "grandfather|old man|old woman|grandma|grandpa",
+    "changing the shape of face or body": "fat|fatter|thin|thinner|slim|slimmer|muscular|chubby|skinny|taller|"
+        "shorter|bigger|smaller|bigger eyes|big eyes|"
+    "big|small|nose job|handsome|beautiful face|ugly|longer|larger|wider|pointy|elf ears|pointy ears|buff|obese|"
+        "round|swollen|plump",
+    "changing expression or pose": "smile|smiling|smiles|laugh|laughing|cry|crying|angry|sad|happy|frown|frowning|"
+        "wink|winking|open mouth|close eyes|closed eyes|"
+    "dance|dancing|look left|look right|surprised|turn around|talk|speak|sing|singing|tears|scared|serious|sleepy|"
+        "kiss|looking|smirk",
+    "changing who it is": "obama|trump|biden|einstein|elon|musk|mark|zuckerberg|batman|superman|spiderman|spider|"
+        "wonder|celebrity|king|queen|"
+    "princess|prince|harry|potter|gender|male|female|werewolf|wolf|tiger|lion|bear|monkey|ape|gorilla|panda|fox|"
+        "mermaid|pirate|ninja|samurai|knight|soldier|"
+    "astronaut|cowboy|wizard|witch|angel|santa|skeleton|skull|mummy|monster|animal|dwarf|hobbit|viking|gandalf|"
+        "tolkien|tom|cruise|taylor|swift|"
+    "elephant|horse|rabbit|bunny|reptile|lizard|snake|bird|centaur|minotaur|medusa|cheetah|leopard|pumpkin|barack|"
+        "donald|jolie|frankenstein",
+    "putting in a new place": "beach|forest scene|jungle|city|street|mountain|mountains|space|moon surface|desert|"
+        "paris|eiffel tower|tokyo|castle|park|office|"
+    "library|garden|sea|ocean|island|field|meadow|church|new york|galaxy|universe|mars|stadium|cafe|restaurant|"
+        "kitchen|pyramid|waterfall|lake|river|spaceship|woods",
+    "replacing a garment": "stripes|striped|polka dots|plaid|floral|hawaiian|kimono|sari|tuxedo|bikini|swimsuit|"
+        "naked|nude|topless|undress|shirtless|"
     "polka dot|chequered|checkered|camouflage|tartan|toga|sleeveless|underwear",
-    "changing the fabric": "leather|silk|satin|velvet|wool|woollen|cotton|fur|furry|lace|linen|knitted|sequins|sequin|suede|corduroy",
-    "moving or cropping": "zoom|crop|rotate|flip|mirror image|closer|slow motion|faster|slower|reverse|upside down|tilt|camera|resize",
+    "changing the fabric": "leather|silk|satin|velvet|wool|woollen|cotton|fur|furry|lace|linen|knitted|sequins|"
+        "sequin|suede|corduroy",
+    "moving or cropping": "zoom|crop|rotate|flip|mirror image|closer|slow motion|faster|slower|reverse|upside down|"
+        "tilt|camera|resize",
     "removing things": "erase|cut out|delete|get rid|eliminate",
 }
 
-FILLER = frozenset(
-    ["a", "an", "the", "this", "that", "these", "those", "of", "in", "on", "to", "into", "at", "with", "from", "by", "for", "as", "like", "it", "its", "is", "are", "be", "being", "been", "was", "were", "and", "or", "so", "too", "also", "very", "really", "quite", "much", "more", "bit", "little", "please", "can", "could", "would", "you", "i", "we", "want", "wish", "need", "let", "lets", "now", "then", "just", "turn", "make", "makes", "making", "made", "give", "gives", "giving", "change", "changes", "changed", "changing", "convert", "transform", "render", "style", "styled", "styles", "stylise", "stylised", "stylize", "stylized", "look", "looks", "looking", "looked", "appear", "appears", "seem", "become", "becomes", "became", "put", "set", "apply", "add", "adding", "have", "has", "had", "having", "get", "got", "effect", "filter", "version", "form", "kind", "sort", "type", "colour", "coloured", "colours", "colourful", "shade", "tone", "tones", "hue", "dye", "dyed", "dyeing", "paint", "tint", "tinted", "dress", "dressed", "wear", "wearing", "wears", "out", "up", "over", "under", "across", "some", "any", "fully", "completely", "totally", "entirely", "slightly", "natural", "real", "realistic", "nice", "lovely", "flat", "seen", "beautiful", "cool", "great", "awesome", "perfect", "good", "pretty", "gorgeous", "stunning", "funny", "amazing", "elegant", "classic", "classical", "traditional", "famous", "art", "artistic", "artwork", "artist", "work", "piece", "figure", "figurine", "old-fashioned", "stylish", "fashionable", "should", "shall", "must", "may", "might", "if", "were", "one", "two", "her", "his", "their", "our", "your", "my", "me", "him", "she", "he", "they", "them", "who", "which", "what", "where", "when", "mode", "theme", "themed", "vibe", "vibes", "feel", "feeling", "atmosphere", "mood", "lighting", "lit", "light", "lights", "glow", "similar", "inspired", "based", "resembling", "replace", "swap", "keep", "keeping", "use", "using", "do", "does", "doing", "done", "show", "create", "creating", "through", "while", "during", "own", "same", "new", "different", "covered", "wrapped", "made", "carved", "sculpted", "cast", "solid", "surface", "texture", "textured", "material", "skinned", "haired", "eyed", "lipped", "backgrounded", "drawn", "drawing", "painted", "painting", "there", "here", "not", "no", "than", "both", "each", "every", "part", "parts", "area", "areas", "side", "hello", "hi", "thanks", "thank", "ok", "okay", "design", "quality", "hd", "4k", "detailed", "detail", "ultra", "super", "highly", "professional", "traditionally", "century", "era", "time", "day", "wash", "washed", "piece", "pieces", "leaf", "plated", "deep", "strong", "full", "coat", "layer", "long"]
+FILLER = words(
+    """
+    a an the this that these those of in on to into at with from by for as like it its is are be being been was
+    were and or so too also very really quite much more bit little please can could would you i we want wish
+    need let lets now then just turn make makes making made give gives giving change changes changed changing
+    convert transform render style styled styles stylise stylised stylize stylized look looks looking looked
+    appear appears seem become becomes became put set apply add adding have has had having get got effect filter
+    version form kind sort type colour coloured colours colourful shade tone tones hue dye dyed dyeing paint
+    tint tinted dress dressed wear wearing wears out up over under across some any fully completely totally
+    entirely slightly natural real realistic nice lovely flat seen beautiful cool great awesome perfect good
+    pretty gorgeous stunning funny amazing elegant classic classical traditional famous art artistic artwork
+    artist work piece figure figurine old-fashioned stylish fashionable should shall must may might if were one
+    two her his their our your my me him she he they them who which what where when mode theme themed vibe vibes
+    feel feeling atmosphere mood lighting lit light lights glow similar inspired based resembling replace swap
+    keep keeping use using do does doing done show create creating through while during own same new different
+    covered wrapped made carved sculpted cast solid surface texture textured material skinned haired eyed lipped
+    backgrounded drawn drawing painted painting there here not no than both each every part parts area areas
+    side hello hi thanks thank ok okay design quality hd 4k detailed detail ultra super highly professional
+    traditionally century era time day wash washed piece pieces leaf plated deep strong full coat layer long
+    """
 )
 
 

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
-from portraitgen.editors.lexicon import FILLER, Entry, vocabulary
+from portraitgen.editors.lexicon import FILLER, Entry, vocabulary, words
 from portraitgen.editors.meaning import english_words
 from portraitgen.errors import InputError
 
@@ -28,14 +28,23 @@ SPELLING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ..
     (re.compile(r"['’`](s|m|re|ve|ll|d)\b"), " "),
 )
 # Words that structure a sentence; never corrected, never part of a phrase of one word.
-KEEP = frozenset(
-    ["not", "dont", "doesnt", "shouldnt", "never", "without", "except", "excluding", "keep", "keeping", "preserve", "preserving", "leave", "leaving", "retain", "retaining", "nor", "avoid", "besides", "unless", "spare", "protect", "maintain", "maintaining", "cannot", "cant"]
+KEEP = words(
+    """
+    not dont doesnt shouldnt never without except excluding keep keeping preserve preserving leave leaving
+    retain retaining nor avoid besides unless spare protect maintain maintaining cannot cant
+    """
 )
 EXCEPT = frozenset(["except", "excluding", "besides", "unless", "without"])
-STAY = frozenset(
-    ["unchanged", "stays", "stay", "remain", "remains", "untouched", "alone", "intact", "same", "unaltered", "unmodified", "unedited", "unaffected"]
+STAY = words(
+    """
+    unchanged stays stay remain remains untouched alone intact same unaltered unmodified unedited unaffected
+    """
 )
-JOINERS = frozenset(["and", ",", ";", ".", "!", "?", ":", "&", "+", "/", "but", "with", "then", "while", "plus", "also"])
+JOINERS = words(
+    """
+    and , ; . ! ? : & + / but with then while plus also
+    """
+)
 ONLY = frozenset(["only", "just", "solely"])
 REST = frozenset(["else", "rest", "otherwise", "other", "others"])
 REMOVE = frozenset(["remove", "removing", "removed", "plain", "transparent", "hide"])
@@ -97,7 +106,7 @@ def one_slip_apart(left: str, right: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def correct(word: str) -> str:
     """The vocabulary's word that ``word`` was meant to be: itself, its singular, or one slip away when it is long and no English word."""
-    words = vocabulary()
+    known = vocabulary()
     if word in words or word in FILLER or word in STRUCTURE:
         return word
     endings = (("ies", "y"), ("es", ""), ("s", ""), ("ish", ""), ("y", ""), ("like", ""), ("ed", ""))
@@ -119,7 +128,7 @@ def correct(word: str) -> str:
 def tag(text: str) -> list[Tag]:
     """Tags of a cleaned instruction, longest phrase first."""
     tokens = [token if token[0] == "#" or not token.isalnum() else correct(token) for token in tokenise(text)]
-    words = vocabulary()
+    known = vocabulary()
     tags: list[Tag] = []
     place = 0
     while place < len(tokens):
