@@ -147,7 +147,7 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         if job.verb == "edit":
             session = replace(session, edited=str(job.options["save"]))
         done = note(f"Done in {spell(time.monotonic() - begin)}.", job.notice)
-        yield screen(done, session, False, result=str(job.output) if job.output else None)
+        yield screen(done, session, False, result=str(job.output))
         return
     except InputError as error:
         message, cause = str(error), None
@@ -346,7 +346,7 @@ def build() -> gr.Blocks:
         # Before each job's own event and in the browser itself, for the queue says nothing while a job waits in it.
         for button in (run, learn, turn):
             button.click(None, None, [status, *shown[3:7]], js=wait_in_browser(), api_visibility="private")
-        jobs = [
+        jobs: list[Any] = [
             run.click(edit_text, wish, shown, api_name="edit_text", **heavy),
             learn.click(reconstruct, [*asked, session], shown[1:], api_name="reconstruct", **heavy),
             turn.click(render, [*asked, yaw, pitch, orbit, session], shown, api_name="render", **heavy),

@@ -47,7 +47,7 @@ VOWELS = {
     "e": Vowel(((560, 90, 1.0), (2050, 140, 0.5), (2900, 200, 0.25)), {"jawOpen": 0.0, "mouthStretch": 0.1}),
     "m": Vowel(
         ((280, 80, 1.0), (1100, 200, 0.12), (2300, 300, 0.04)),
-        {"jawOpen": -0.2, "mouthSmile": -0.1, "mouthUpperUp": -0.2, "mouthLowerDown": -0.1, "mouthShrugLower": 0.25},
+        {"jawOpen": -0.2, "mouthSmile": -0.1, "mouthUpperUp": -0.2, "mouthLowerDown": -0.1, "mouthShrugLower": 0.45},
     ),
 }
 # Start and length in seconds, pitch in Hz, vowel: "mm-o-e-a, mm-a-o-e, a".

@@ -9,7 +9,7 @@ where it shows hair. The mesh carries the skin, the skull carries the hair, and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -31,11 +31,12 @@ EYES = {
     "eye_left": (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
 }
 MOUTH = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
-LOWER_LIP = (87, 14, 317)
+LIPS = (14, 13)  # their inner edges, the lower one first
 EYE_RADIUS = 0.012  # metres
 LASHES, LID_REACH = 2.5, 9.0  # px above the opening that move as one, and above these over which the lid stretches
+NECK_GAP = 25  # px, twice the width of the strip along the jaw in which skin of face and neck share their motion
 COLLAR_REACH = 34  # px below the bare neck over which its motion dies away in the dark collar
-CAVITY, TONGUE = (34, 14, 13), (128, 62, 60)
+CAVITY, TONGUE, BETWEEN_LIPS = (34, 14, 13), (128, 62, 60), (110, 52, 48)
 
 
 def soft(mask: np.ndarray, sigma: float) -> np.ndarray:
@@ -230,7 +231,7 @@ class Puppet:
     def _openings(self, points: np.ndarray) -> None:
         """Cut eyes and mouth out of the head."""
         self.outlines = {name: points[list(ids)] for name, ids in EYES.items()} | {"mouth": points[list(MOUTH)]}
-        self.lower_lip = points[list(LOWER_LIP)].mean(0)
+        self.lips = points[list(LIPS)]
         self.holes = {name: smooth_mask(outline, self.size, 0.6) for name, outline in self.outlines.items()}
         self.opening = np.maximum.reduce(list(self.holes.values()))
         self.head_alpha = (self.head_alpha * (1 - self.opening)).astype(np.float32)
@@ -248,9 +249,10 @@ class Puppet:
                 continue
             above = np.max([np.roll(solid, -rows, axis=0) for rows in range(6)], axis=0)  # teeth go on under the lip
             self.patches["teeth"] = Patch(colour, soft(above, 0.7), places)
-            dark = np.broadcast_to(np.float32(CAVITY) / 255, colour.shape)
-            self.patches["cavity"] = Patch(dark, soft(grown(solid, 15), 1), places)
-            x, y = self.lower_lip
+            for part, shade in (("cavity", CAVITY), ("lips", BETWEEN_LIPS)):
+                shade = np.broadcast_to(np.float32(shade) / 255, colour.shape)
+                self.patches[part] = Patch(shade, soft(grown(solid, 15), 1), places)
+            x, y = self.lips[0]
             tongue = cv2.ellipse(np.zeros_like(self.opening), (int(x), int(y) + 2), (16, 6), 0, 0, 360, 1.0, -1)
             self.patches["tongue"] = Patch(np.broadcast_to(np.float32(TONGUE) / 255, colour.shape), soft(tongue, 2.5), places)
 
@@ -259,7 +261,10 @@ class Puppet:
         rows, columns = np.flatnonzero(self.head_alpha.any(1)), np.flatnonzero(self.head_alpha.any(0))
         box = self.box = slice(rows[0] - 8, rows[-1] + 9), slice(columns[0] - 8, columns[-1] + 9)
         parts = torch.where(self.mesh_ids < 0, -1, self.body.face_labels[self.mesh_ids.clamp_min(0)]).numpy()[box]
-        on_head = np.isin(parts, [LABELS.index(name) for name in ("face", "lips", "neck", "ears")])
+        face, neck = (
+            np.isin(parts, [LABELS.index(name) for name in names]) for names in (("face", "lips", "ears"), ("neck",))
+        )
+        on_head = face | (neck & ~grown(face, NECK_GAP))  # what the chin uncovers of the neck stretches over a gap
         hair = shrunk(self.bare & (self.labels == REGIONS.index("hair")), 3)[box]
         self.skin = on_head & shrunk(self.bare & (self.labels != REGIONS.index("hair")), 5)[box]
         self.skin &= self.opening[box] < 0.02
@@ -352,12 +357,16 @@ class Puppet:
             patch = self.patches[name]
             along = EYE_RADIUS * np.array((gaze[1], -gaze[0])) * self.K[0, 0] / patch.outline[:, 2].mean()
             picture = patch.drawn_over(picture, moved(patch.outline, skull), self.K, along)
-        row, column = (self.lower_lip[::-1] - (self.box[0].start, self.box[1].start)).astype(int)
-        lip = self.places[row, column][None]
-        jaw = projected(lip + motion[row, column], self.K) - projected(moved(lip, skull), self.K)
-        for name, share in (("cavity", 0.5), ("tongue", 0.9), ("teeth", 0.0)):
+        rows, columns = (self.lips[:, ::-1] - (self.box[0].start, self.box[1].start)).astype(int).T
+        lips = self.places[rows, columns]
+        lower, upper = projected(lips + motion[rows, columns], self.K)
+        jaw = lower - projected(moved(lips, skull), self.K)[0]
+        gap = np.linalg.norm(lower - upper) / np.linalg.norm(self.lips[0] - self.lips[1])
+        bright = float(np.clip((gap - 0.35) / 0.4, 0, 1))  # no light falls on teeth behind closing lips
+        for name, share, shown in (("cavity", 0.5, 1), ("tongue", 0.9, 1), ("lips", 0.5, 1 - bright), ("teeth", 0, bright)):
             patch = self.patches[name]
-            picture = patch.drawn_over(picture, moved(patch.outline, skull), self.K, share * jaw[0])
+            patch = replace(patch, alpha=patch.alpha * np.float32(shown))
+            picture = patch.drawn_over(picture, moved(patch.outline, skull), self.K, share * jaw)
         return picture
 
     def _head_over(self, picture: np.ndarray, motion: np.ndarray) -> np.ndarray:

@@ -162,7 +162,6 @@ def fit(
     """
     generator = np.random.default_rng(seed)
     optimizers = _optimizers(fitted, config, train_appearance)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(o, lambda step: _rate(step, config)) for o in optimizers]
     limit = fitted.avatar.spacing[:, None] * 2.5
     queue: list[int] = []
     device = data.images.device
@@ -202,10 +201,11 @@ def fit(
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * _rate(step, config)
             if refine or not isinstance(optimizer, torch.optim.SparseAdam):
                 optimizer.step()
-            schedule.step()
         yield step, float(loss.detach())
 
 
@@ -232,4 +232,7 @@ def _optimizers(fitted: Fitted, config: FitConfig, train_appearance: bool) -> li
         optimizers.append(torch.optim.Adam(groups, eps=1e-15))
     if config.pose_rate:
         optimizers.append(torch.optim.SparseAdam(list(fitted.poses.parameters()), lr=config.pose_rate))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
     return optimizers

@@ -19,10 +19,12 @@ from .body import LABELS, BodyModel
 from .frames import TrainingFrames
 from .mesh import rasterize_mesh
 
-_FACING_SEEN, _FACING_NEAR = -0.1, -0.6  # cosine of the angle between a face's normal and the way to the camera
+_FACING_NEAR = -0.5  # cosine of the angle between a face's normal and the way to the camera, up to which a turn may show the face
+_OUTSIDE = 0.05  # fraction of the picture's side that a face may lie outside of it
+_UNSEEN = 3.0  # how much coarser unseen faces are
+_FINE, _FINE_LABELS = 0.75, ("eye_left", "eye_right", "lips", "teeth")
 _DEPTH_TOLERANCE = 0.012  # metres
 _BEHIND = 0.01  # metres that lifted pixels lie behind the surface that they continue
-_MOUTH_LABELS = ("eye_left", "eye_right", "lips", "teeth", "tongue", "mouth_interior")
 
 
 @dataclass(frozen=True)
@@ -128,20 +130,22 @@ def _face_uvs(body: BodyModel) -> Tensor:
 
 
 def _face_spacing(body: BodyModel, views: Views, wanted: float) -> Tensor:
-    """Distance between texels on each face ``[F]`` in metres: finer on eyes and mouth, coarser or none where no view looks."""
+    """Distance between texels on each face ``[F]`` in metres: coarser where no view looks, 0 where none could after a turn of the camera."""
     size = views.images.shape[-1]
-    best = torch.full((len(body.faces),), -1.0, device=views.vertices.device)
+    seen = torch.zeros(len(body.faces) + 1, dtype=torch.bool, device=views.vertices.device)
+    seen[views.triangles.unique()] = True  # -1, no triangle, falls on the last, spare entry
+    nearly = torch.zeros_like(seen[:-1])
     for view in range(len(views.vertices)):
         vertices = views.vertices[view : view + 1]
         normals = triangle_frames(vertices, body.faces)[0, :, :, 2]
         centres = vertices[0, body.faces].mean(1)
         xy, _ = project(centres, views.K)
-        inside = ((xy > -0.1 * size) & (xy < 1.1 * size)).all(1)
+        inside = ((xy > -_OUTSIDE * size) & (xy < (1 + _OUTSIDE) * size)).all(1)
         facing = -(normals * torch.nn.functional.normalize(centres, dim=-1)).sum(-1)
-        best = torch.maximum(best, torch.where(inside, facing, -1.0))
-    spacing = torch.where(best > _FACING_SEEN, wanted, torch.where(best > _FACING_NEAR, 2 * wanted, 0.0))
-    inner = torch.tensor([label in _MOUTH_LABELS for label in LABELS], device=spacing.device)[body.face_labels]
-    return torch.where(inner & (best > -1), 0.7 * wanted, spacing)
+        nearly |= inside & (facing > _FACING_NEAR)
+    spacing = torch.where(seen[:-1], wanted, torch.where(nearly, _UNSEEN * wanted, 0.0))
+    fine = torch.tensor([label in _FINE_LABELS for label in LABELS], device=spacing.device)[body.face_labels]
+    return torch.where(fine & seen[:-1], _FINE * wanted, spacing)
 
 
 def _lift_uncovered(

@@ -48,13 +48,12 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     1.0
     """
 
-    def blur(x: Tensor) -> Tensor:
-        return F.avg_pool2d(x, _SSIM_WINDOW, stride=1)
-
-    mean_x, mean_y = blur(image), blur(target)
-    variance_x = blur(image * image) - mean_x * mean_x
-    variance_y = blur(target * target) - mean_y * mean_y
-    covariance = blur(image * target) - mean_x * mean_y
+    maps = torch.cat([image, target, image * image, target * target, image * target])
+    # Two passes of one dimension are several times faster on a CPU than one of two.
+    maps = F.avg_pool2d(F.avg_pool2d(maps, (_SSIM_WINDOW, 1), stride=1), (1, _SSIM_WINDOW), stride=1)
+    mean_x, mean_y, square_x, square_y, product = maps.chunk(5)
+    variance_x, variance_y = square_x - mean_x * mean_x, square_y - mean_y * mean_y
+    covariance = product - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _SSIM_C1) / (mean_x * mean_x + mean_y * mean_y + _SSIM_C1)
     structure = (2 * covariance + _SSIM_C2) / (variance_x + variance_y + _SSIM_C2)
     return (luminance * structure).mean()

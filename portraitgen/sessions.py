@@ -38,8 +38,8 @@ class Job:
     preset: str
     max_seconds: float
     verb: str = "reconstruct"
-    source: Path | None = None  # of a render: the portrait to show
-    output: Path | None = None
+    source: Path = Path()  # of a render: the portrait to show
+    output: Path = Path()  # of an edit or a render: the clip to write
     options: dict[str, Any] = field(default_factory=dict)
     notice: str = ""
 

@@ -21,55 +21,11 @@ from portraitgen.correspondences import correspondences
 from portraitgen.errors import InputError
 from portraitgen.landmarks import Landmarks, check_coverage
 
-EYE_CORNERS = (33, 263)  # FaceMesh's outer eye corners; their distance in 3D is the inter-ocular distance of all errors
-FACE_COUNT = 468  # landmarks without the irises: those that count in the error
-POSE_INDICES = (11, 12, 13, 14)  # MediaPipe Pose: shoulders and elbows, the person's left one first
-POSE_BONES = ("upper_arm_left", "upper_arm_right", "elbow_left", "elbow_right")
-LIPS = (
-    *(61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 185, 40, 39, 37, 0, 267, 269, 270, 409),
-    *(78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 191, 80, 81, 82, 13, 312, 311, 310, 415),
-)
-EYELIDS = (
-    *(33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246),
-    *(263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
-)
-OVAL = (
-    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150),
-    *(136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
-)
-# Upper and lower points whose gap is how far an eye or the mouth is open: it shows more than where either point is.
-GAPS = (
-    *((159, 145), (158, 153), (160, 144), (386, 374), (385, 380), (387, 373)),
-    *((13, 14), (82, 87), (312, 317), (81, 178), (311, 402), (80, 88), (310, 318)),
-)
-GAP_SIGMA = 0.015  # fraction of the inter-ocular distance
-TURN_SIGMA = 0.25  # of the difference in depth of the shoulders, fraction of their distance; Pose guesses it roughly
-
 WARM_UP_STEPS = 3  # of the shape's fit, with the shape held
 
 # Unknowns of one frame, in this order.
 ROTATION_START, EXPRESSION_START = 6, 6 + 3 * len(JOINT_NAMES)
 ARM_MEAN = 0.45  # radians that hanging arms are lowered from the rest pose
-
-# Standard deviations a priori, radians; (x, y, z) = (nod, turn, tilt).
-POSE_SIGMA: dict[str, tuple[float, float, float]] = {
-    "global": (0.12, 0.5, 0.12),
-    "spine": (0.01, 0.01, 0.01),
-    "neck": (0.25, 0.3, 0.2),
-    "head": (0.25, 0.3, 0.2),
-    "clavicle_left": (0.05, 0.1, 0.12),
-    "clavicle_right": (0.05, 0.1, 0.12),
-    "upper_arm_left": (0.1, 0.1, 0.25),
-    "upper_arm_right": (0.1, 0.1, 0.25),
-    "eye_left": (0.35, 0.45, 0.001),
-    "eye_right": (0.35, 0.45, 0.001),
-}
-# Standard deviations of accelerations at 30 frames a second: radians or metres per frame².
-JOINT_ACCELERATION = {"global": 0.0015, "spine": 0.001, "neck": 0.01, "head": 0.015, "clavicle": 0.002, "upper": 0.004}
-EYE_ACCELERATION, TRANSLATION_ACCELERATION, EXPRESSION_ACCELERATION = 0.12, 0.003, 0.12
-EXPRESSION_SIGMA = 0.35
-UNSEEN_SIGMA = {"tongueOut": 0.005, "cheekPuff": 0.12, "jawForward": 0.08}  # landmarks say little about these
-
 
 class CropLike(Protocol):
     """The part of Crop that is needed here."""
@@ -499,58 +455,6 @@ class _Fit:
         K = torch.tensor(((float(self.focal), 0.0, centre), (0.0, float(self.focal), centre), (0.0, 0.0, 1.0)))
         parameters = _parameters(self.betas, self.unknowns).detach()
         return Tracking(parameters, K, self.errors(), ~self.seen)
-
-
-def bending(values: Tensor) -> Tensor:
-    """The gradient of half the summed squared second differences over time: [T, N] -> [T, N]."""
-    out = torch.zeros_like(values)
-    if len(values) > 2:
-        second = values[:-2] - 2 * values[1:-1] + values[2:]
-        out[:-2] += second
-        out[1:-1] -= 2 * second
-        out[2:] += second
-    return out
-
-
-def solve_smooth(blocks: Tensor, smoothness: Tensor, right: Tensor) -> Tensor:
-    """Solve (block-diagonal + bending energy) x = right over time by block Cholesky of the banded matrix.
-
-    blocks: [T, N, N] symmetric positive definite; smoothness: [N] weight of each unknown's bending; right: [T, N].
-    """
-    count, size = right.shape
-    if count < 3:
-        return torch.linalg.solve(blocks, right[..., None])[..., 0]
-    band = bending(torch.eye(count, dtype=right.dtype))  # [T, T], pentadiagonal
-    # Pairs of frames make the matrix block-tridiagonal; an odd last frame is padded with an idle one.
-    pairs = (count + 1) // 2
-    padded = torch.eye(size, dtype=right.dtype).expand(2 * pairs, -1, -1).clone()
-    padded[:count] = blocks
-    coupling = torch.zeros(2 * pairs, 2 * pairs, dtype=right.dtype)
-    coupling[:count, :count] = band
-    wanted = torch.zeros(2 * pairs, size, dtype=right.dtype)
-    wanted[:count] = right
-    wanted = wanted.reshape(pairs, 2 * size)
-    factors: list[Tensor] = []
-    lowers: list[Tensor] = []
-    for pair in range(pairs):
-        here = slice(2 * pair, 2 * pair + 2)
-        matrix = torch.block_diag(*padded[here])
-        matrix.view(2, size, 2, size).diagonal(dim1=1, dim2=3).add_(coupling[here, here, None] * smoothness)
-        if pair:
-            before = slice(2 * pair - 2, 2 * pair)
-            link = torch.zeros_like(matrix)
-            link.view(2, size, 2, size).diagonal(dim1=1, dim2=3).copy_(coupling[here, before, None] * smoothness)
-            lower = torch.linalg.solve_triangular(factors[-1], link.T, upper=False).T
-            lowers.append(lower)
-            matrix = matrix - lower @ lower.T
-            wanted[pair] -= lower @ wanted[pair - 1]
-        factors.append(torch.linalg.cholesky(matrix))
-        wanted[pair] = torch.linalg.solve_triangular(factors[-1], wanted[pair][:, None], upper=False)[:, 0]
-    for pair in reversed(range(pairs)):
-        if pair + 1 < pairs:
-            wanted[pair] -= lowers[pair].T @ wanted[pair + 1]
-        wanted[pair] = torch.linalg.solve_triangular(factors[pair].T, wanted[pair][:, None], upper=True)[:, 0]
-    return wanted.reshape(-1, size)[:count]
 
 
 def _matrix_to_axis_angle(matrices: Tensor) -> Tensor:

@@ -133,6 +133,7 @@ def test_stop_and_go_on(browser: Any, page: Page) -> None:
         edit(view)
         status(view).to_contain_text("Done in")
     assert page.pipeline.closed == 1
+    assert len(set(page.pipeline.folders("reconstruct"))) == 1, "what was begun can be gone on with"
 
 
 def test_mistakes_are_shown_in_words(browser: Any, page: Page) -> None:

@@ -62,3 +62,21 @@ def test_embedded_perceptual_distance_ranks_blur_and_reaches_the_picture() -> No
     assert image.grad is not None
     assert image.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in network.parameters())
+
+
+def test_ssim_agrees_with_scikit_image() -> None:
+    from skimage.metrics import structural_similarity
+
+    torch.manual_seed(1)
+    a = torch.rand(1, 3, 40, 52)
+    b = (a + 0.1 * torch.randn_like(a)).clamp(0, 1)
+    reference = structural_similarity(
+        a[0].permute(1, 2, 0).numpy(),
+        b[0].permute(1, 2, 0).numpy(),
+        win_size=7,
+        channel_axis=2,
+        data_range=1.0,
+        use_sample_covariance=False,
+        gaussian_weights=False,
+    )
+    assert float(losses.ssim(a, b)) == pytest.approx(reference, abs=2e-3)

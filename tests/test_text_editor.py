@@ -52,7 +52,7 @@ def portrait(shift: tuple[int, int] = (0, 0), instruction: str = "", strength: f
 
 
 def edit(instruction: str, shift: tuple[int, int] = (0, 0), strength: float = 1.0) -> Tensor:
-    return BuiltinLooks().edit(portrait(shift, instruction, strength))
+    return BuiltinLooks(instruction).edit(portrait(shift, instruction, strength))
 
 
 def change(edited: Tensor, mask: Tensor) -> float:
@@ -179,7 +179,7 @@ def test_empty_picture_without_a_person() -> None:
         batch = EditBatch(
             picture, picture, empty, {}, torch.zeros(1, 3, 96, 128), torch.full((1, 2, 96, 128), torch.nan), instruction
         )
-        edited = BuiltinLooks().edit(batch)
+        edited = BuiltinLooks(instruction).edit(batch)
         assert torch.isfinite(edited).all()
         assert torch.equal(edited, picture) == (instruction in ("bronze statue", "clown"))
 
@@ -195,7 +195,7 @@ def test_frames_of_a_batch_do_not_touch_each_other() -> None:
         "",
     )
     for instruction in ("bronze statue", "comic", "zombie", "film", "van gogh"):
-        together = BuiltinLooks().edit(dataclasses.replace(both, instruction=instruction))
+        together = BuiltinLooks(instruction).edit(dataclasses.replace(both, instruction=instruction))
         assert torch.allclose(together[:1], edit(instruction), atol=1e-4)
 
 
@@ -211,6 +211,12 @@ def test_two_threads() -> None:
     assert len(results) == 2
 
 
+def test_says_whether_the_background_changes() -> None:
+    assert BuiltinLooks("pencil sketch").edits_background
+    assert not BuiltinLooks("pencil sketch but keep the background").edits_background
+    assert not BuiltinLooks("bronze statue").edits_background
+
+
 def test_errors() -> None:
     for instruction in ("", "!!!", "x" * 600):
         with pytest.raises(InputError):
@@ -220,7 +226,7 @@ def test_errors() -> None:
     batch = portrait(instruction="blue hair")
     bald = dataclasses.replace(batch, regions={name: mask for name, mask in batch.regions.items() if name != "hair"})
     with pytest.raises(CannotEdit, match="shows no hair"):
-        BuiltinLooks().edit(bald)
+        BuiltinLooks("blue hair").edit(bald)
 
 
 def test_oklab() -> None:

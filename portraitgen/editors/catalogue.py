@@ -106,9 +106,11 @@ def _characters() -> Mapping[str, tuple[Operation, ...]]:
                 _effect("dark eye sockets"),
             colour(hair, "#3c8a3a"), colour(("clothes",), "#4b1d78"),
         ),
-        "ghost": tuple(colour(region, name, amount=0.85) for region, name in (
-            (skin, "#cfdce6"), (hair, "#e2ebf2"), (lips, "#9fb0c0"), (brows, "#c0ccd8"), (("clothes",), "#c9d6e2"))) + (
-            colour(eyes, "#dff2ff", whole=True, amount=0.8), _effect("pale glow")),
+        "ghost": (
+            colour(skin, "#cfdce6", amount=0.85), colour(hair, "#e2ebf2", amount=0.85), colour(lips, "#9fb0c0", amount=0.85),
+            colour(brows, "#c0ccd8", amount=0.85), colour(("clothes",), "#c9d6e2", amount=0.85),
+            colour(eyes, "#dff2ff", whole=True, amount=0.8), _effect("pale glow"),
+        ),
         "alien": (colour(skin, "#6fae4a"), colour(lips, "#4d7f38"), colour(eyes, "#101512", whole=True, amount=0.8),
             colour(brows, "#3c5c2a", amount=0.8)),
         "hulk": (colour(skin, "#4f9140"), colour(lips, "#3f7434"), colour(hair, "#12180f"), colour(("clothes",),

@@ -18,6 +18,7 @@ from portraitgen.editors.surface import (
     noise,
     normalise,
     normals,
+    one_frame,
     pixels,
     region,
     unit,
@@ -166,3 +167,8 @@ EFFECTS: Mapping[str, Callable[[EditBatch, Tensor], Tensor]] = {
 WIDE = frozenset(
     ("red nose", "clown mouth")
 )  # painted over the lips' and nose's borders, so the whole person is their mask
+
+
+def effect(batch: EditBatch, image: Tensor, name: str) -> Tensor:
+    """The whole picture [B, 3, H, W] with one effect, to be masked; frame by frame, as sizes follow each frame's face."""
+    return torch.cat([EFFECTS[name](one_frame(batch, index), image[index : index + 1]) for index in range(len(image))])

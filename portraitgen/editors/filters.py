@@ -24,7 +24,7 @@ def smooth(image: np.ndarray, scale: float, *, passes: int = 2, tone: float = 0.
 
 def kuwahara(image: np.ndarray, radius: float, sharpness: float = 8.0) -> np.ndarray:
     """Soft Kuwahara filter (after Papari et al. 2007): each pixel takes the colours of the calmest of eight overlapping neighbourhoods."""
-    size = max(3, int(round(radius)) | 1)
+    size = max(3, round(radius) | 1)
     squares = cv2.boxFilter(image * image, -1, (size, size))
     means = cv2.boxFilter(image, -1, (size, size))
     variance = np.maximum(squares - means * means, 0).sum(2)
@@ -33,7 +33,7 @@ def kuwahara(image: np.ndarray, radius: float, sharpness: float = 8.0) -> np.nda
     reach = 0.5 * size
     height, width = image.shape[:2]
     for angle in np.arange(8) * np.pi / 4:
-        shift = np.float32([[1, 0, reach * np.cos(angle)], [0, 1, reach * np.sin(angle)]])
+        shift = np.array([[1, 0, reach * np.cos(angle)], [0, 1, reach * np.sin(angle)]], np.float32)
         mean = cv2.warpAffine(means, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)
         calm = cv2.warpAffine(variance, shift, (width, height), borderMode=cv2.BORDER_REPLICATE)
         weight = 1 / (1e-3 + np.sqrt(calm)) ** sharpness
@@ -65,7 +65,7 @@ def strokes(texture: np.ndarray, tangents: np.ndarray, length: float) -> np.ndar
     height, width = texture.shape
     y, x = np.mgrid[:height, :width].astype(np.float32)
     total = texture.copy()
-    steps = max(2, int(round(length / 3)))
+    steps = max(2, round(length / 3))
     for sign in (-1.0, 1.0):
         across, down = x.copy(), y.copy()
         previous = tangents * sign
@@ -78,10 +78,10 @@ def strokes(texture: np.ndarray, tangents: np.ndarray, length: float) -> np.ndar
     return total / np.sqrt(2 * steps + 1)
 
 
-def step(low: float, high: float, values: np.ndarray) -> np.ndarray:
+def step(low: float | np.ndarray, high: float | np.ndarray, values: np.ndarray) -> np.ndarray:
     """0 below ``low``, 1 above ``high``, smooth between."""
     t = np.clip((values - low) / (high - low), 0, 1)
-    return t * t * (3 - 2 * t)
+    return np.asarray(t * t * (3 - 2 * t))
 
 
 def levels(values: np.ndarray, count: int, firmness: float = 6.0) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Looks made of cells: pixel art, building blocks, mosaic, comic and pop art.
 
-The cells of the person hang on the face's frame and move with it, those of the background stand still with the camera. A cell takes the mean
-colour of its own layer only, so that no background leaks into the person.
+The cells of the person hang on the face's frame and move with it, those of the background stand still with the camera. A cell takes the
+mean colour of its own layer only, so that no background leaks into the person.
 """
 
 from __future__ import annotations

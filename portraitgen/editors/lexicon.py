@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-
 def words(text: str) -> frozenset[str]:
     """The words of a text."""
     return frozenset(text.split())
@@ -31,16 +30,16 @@ REGION_WORDS: Mapping[str, str] = {
     "brows": "brow|brows|eyebrow|eyebrows",
     "teeth": "teeth|tooth",
     "clothes": "clothes|clothing|cloth|dress|shirt|tshirt|t shirt|tee|blouse|jacket|coat|suit|sweater|jumper|"
-        "pullover|hoodie|vest|"
+    "pullover|hoodie|vest|"
     "outfit|garment|garments|uniform|top|costume|turtleneck|cardigan|gown|robe|scarf|collar|blazer|wearing|armour|"
-        "armor",
+    "armor",
     "background": "background|backdrop|backgrounds|wall|scenery|surroundings|behind her|behind him|behind them|"
-        "behind me|back ground|room",
+    "behind me|back ground|room",
     "everything": "everything|all of it|whole image|whole picture|entire image|entire picture|whole frame|the image|"
-        "the picture|picture|"
+    "the picture|picture|"
     "image|photo|video|clip|frame|scene|whole video|all|photograph|footage|whole thing",
     "person": "person|him|her|he|she|his|me|my|them|they|their|man|woman|guy|girl|boy|lady|gentleman|subject|"
-        "portrait|whole person|"
+    "portrait|whole person|"
     "body|whole body|myself|herself|himself|human|model|character|people|actor|actress|this person|dude|kid|child",
 }
 WEAK_REGIONS = frozenset({"everything", "person"})  # they give way to a named region of the same clause
@@ -109,7 +108,7 @@ SHADES: Mapping[str, str] = {
 ADJUSTMENTS: Mapping[str, str] = {
     "darker": "darker|dark|dim|dimmer|darken|darkened|less bright|deeper|underexposed",
     "lighter": "lighter|light|brighter|bright|brighten|lighten|whiten|whiter|whitened|bleach|bleached|lit|lightened|"
-        "brightened",
+    "brightened",
     "vivid": "vivid|vibrant|more saturated|saturated|more colourful|colourful|saturate|more vivid|punchy",
     "muted": "muted|desaturated|less saturated|faded colours|dull|washed out|desaturate|less colourful|subdued",
     "warmer": "warmer|warm|warm colours|warm tones|warm tone",
@@ -125,15 +124,15 @@ MATERIALS: Mapping[str, str] = {
     "gold": "gold|golden|gilded|gold plated|gilt|oscar statue|oscar statuette",
     "silver": "silver|pewter",
     "chrome": "chrome|steel|metal|metallic|mercury|liquid metal|aluminium|aluminum|stainless steel|robot|cyborg|"
-        "android|terminator|mirror|titanium",
+    "android|terminator|mirror|titanium",
     "iron": "iron|cast iron|lead|dark metal",
     "marble": "marble|alabaster|statue|sculpture|bust|classical statue|greek statue|roman statue|roman bust|"
-        "greek sculpture|michelangelo",
+    "greek sculpture|michelangelo",
     "stone": "stone|rock|granite|concrete|sandstone|limestone|gargoyle|cement|stone statue|petrified",
     "obsidian": "obsidian|onyx|black marble|black stone|volcanic glass|black glass",
     "jade": "jade|green stone|jadeite|malachite",
     "wood": "wood|wooden|timber|carved wood|oak|walnut|pinocchio|puppet|marionette|carved from wood|wood carving|"
-        "tree|bark",
+    "tree|bark",
     "clay": "clay|terracotta|terra cotta|claymation|plasticine|play doh|earthenware|mud|red clay|wallace and gromit",
     "plaster": "plaster|gypsum|plaster cast|chalk stone|stucco|paper mache|papier mache",
     "porcelain": "porcelain|ceramic|china doll|bone china|porcelain doll|doll",
@@ -152,39 +151,39 @@ FORCE_MATERIAL = words(
 
 LOOKS: Mapping[str, str] = {
     "pencil": "pencil|pencil sketch|sketch|pencil drawing|drawing|graphite|sketched|hand drawn|drawn|sketchy|"
-        "pencil drawn|line art|lineart",
+    "pencil drawn|line art|lineart",
     "coloured pencil": "coloured pencil|colour pencil|coloured pencils|crayon|crayons|colour sketch|coloured sketch|"
-        "coloured drawing|coloured pencil drawing",
+    "coloured drawing|coloured pencil drawing",
     "charcoal": "charcoal|charcoal drawing|charcoal sketch|chalk drawing|conte",
     "ink": "ink|ink drawing|pen drawing|pen and ink|ink sketch|manga|inked|etching|engraving|pen sketch|ballpoint|"
-        "biro|crosshatch|cross hatching|linocut",
+    "biro|crosshatch|cross hatching|linocut",
     "watercolour": "watercolour|watercolour painting|aquarelle|gouache|watercolours|water paint",
     "oil": "oil|oil painting|oil paint|oils|painting|painted|acrylic|oil on canvas|canvas|paint|painterly|"
-        "classical painting|oil painted|brush strokes",
+    "classical painting|oil painted|brush strokes",
     "pastel": "pastel|pastel drawing|pastel painting|soft pastel|chalk pastel|pastels|pastel art",
     "cartoon": "cartoon|cartoonish|cartoons|animated|animation|simpsons|disney|toon|cel shaded|cel shading|"
-        "caricature|family guy|cartoon character|vector art",
+    "caricature|family guy|cartoon character|vector art",
     "anime": "anime|studio ghibli|ghibli|anime character|japanese animation|miyazaki|makoto shinkai",
     "3d cartoon": "pixar|3d cartoon|3d animation|pixar character|dreamworks|3d render|cgi|3d animated|video game|"
-        "game character|fortnite|sims",
+    "game character|fortnite|sims",
     "comic": "comic|comic book|comics|lichtenstein|graphic novel|marvel|superhero comic|halftone|comic strip|"
-        "spider verse|spiderverse",
+    "spider verse|spiderverse",
     "pixel art": "pixel|pixel art|pixelated|pixelate|8 bit|8bit|16 bit|pixels|pixelart|retro game|nintendo",
     "blocks": "lego|legos|blocks|block|bricks|toy bricks|minecraft|voxel|voxels|building blocks|lego brick|"
-        "lego bricks|lego character|lego minifigure|minifigure",
+    "lego bricks|lego character|lego minifigure|minifigure",
     "mosaic": "mosaic|tiles|tile|tesserae|roman mosaic|byzantine mosaic|byzantine",
     "pop art": "pop art|warhol|andy warhol|shepard fairey|screen print|screenprint|silkscreen|hope poster",
     "poster": "poster|posterised|posterized|flat colours|stencil|banksy|graffiti|street art|vector|flat design|"
-        "low poly|paper cut|papercut",
+    "low poly|paper cut|papercut",
     "film": "film|analog film|analogue film|kodak|35mm|movie|cinematic|vintage|retro|polaroid|old film|film look|"
-        "seventies|70s|instagram|lomography|hollywood|film grain",
+    "seventies|70s|instagram|lomography|hollywood|film grain",
     "sepia": "sepia|old photo|old photograph|victorian|daguerreotype|antique photo|antique|wild west|19th century|"
-        "western|old timey",
+    "western|old timey",
     "noir": "noir|film noir|sin city|detective movie",
     "black and white": "black and white|monochrome|greyscale|grey scale|bw|b w|b and w|colourless|silent film|"
-        "old movie",
+    "old movie",
     "neon": "neon|neon lights|neon light|cyberpunk|synthwave|vaporwave|blade runner|tron|neon glow|retrowave|"
-        "futuristic|rave|neon signs|night club|nightclub",
+    "futuristic|rave|neon signs|night club|nightclub",
     "hologram": "hologram|holographic|holo|star wars hologram",
     "thermal": "thermal|heat map|thermal camera|infrared|heatmap|thermal vision|predator vision|heat vision",
     "negative": "negative|inverted|invert|x ray|xray|inverted colours|photo negative",
@@ -234,9 +233,9 @@ MOODS: Mapping[str, str] = {
     "moonlight": "moonlight|moonlit|moon|full moon|moon light",
     "sunset": "sunset|sundown|dusk|evening light|at sunset|evening|twilight sky",
     "golden hour": "golden hour|golden light|late sun|golden sunlight|autumn|fall colours|autumnal|sunrise|dawn|"
-        "morning light|morning",
+    "morning light|morning",
     "candlelight": "candlelight|candle light|candlelit|firelight|fire light|campfire|fireplace|by the fire|"
-        "torch light|torchlight|candle|lantern",
+    "torch light|torchlight|candle|lantern",
     "sunny": "sunny|sunlight|sunshine|sunny day|summer|bright day|daylight|midday|noon|tropical|spring",
     "overcast": "overcast|cloudy|fog|foggy|mist|misty|grey day|rain|rainy|gloomy|hazy",
     "winter": "winter|snow|snowy|wintery|wintry|cold light|arctic|christmas|blizzard|cold day",
@@ -245,12 +244,12 @@ MOODS: Mapping[str, str] = {
     "red light": "red light|red lighting|darkroom|alarm light|inferno|lava|hell",
     "green light": "green light|green lighting|matrix|the matrix|toxic light",
     "purple light": "purple light|purple lighting|pink light|pink lighting|magenta light|disco|party lights|"
-        "club lights|disco light|stage lights|concert",
+    "club lights|disco light|stage lights|concert",
     "dramatic": "dramatic|dramatic light|dramatic lighting|moody|low key|chiaroscuro|spotlight|high contrast|"
-        "contrast|more contrast|side light",
+    "contrast|more contrast|side light",
     "horror": "horror|horror movie|scary|creepy|spooky|halloween|haunted|scary movie",
     "studio": "studio light|studio lighting|high key|beauty light|soft light|softbox|studio|soft lighting|"
-        "flattering light|ring light",
+    "flattering light|ring light",
     "warm light": "warm light|warm lighting|cosy|cozy|lamp light|tungsten|cosy light",
     "cool light": "cool light|cool lighting|cold lighting|moody blue|clinical|hospital light|fluorescent light",
 }
@@ -270,7 +269,7 @@ CHARACTERS: Mapping[str, str] = {
     "elf": "elf|elven|fairy|elsa|white witch|galadriel",
     "silver fox": "silver fox",
     "rainbow": "rainbow|rainbow coloured|multicoloured|multicolored|unicorn|pride|multi coloured|iridescent|"
-        "all colours",
+    "all colours",
     "eye shadow": "eye shadow|eyeshadow|eyeliner|eye liner|smoky eyes|smokey eyes|smoky eye|eye makeup|mascara",
     "blusher": "blusher|rouge|rosy cheeks|red cheeks|blushing|pink cheeks|flushed|flushed cheeks",
     "make-up": "makeup|make up|made up|glamour makeup|glam|glamorous|glamour",
@@ -280,44 +279,44 @@ CHARACTERS: Mapping[str, str] = {
 # What the built-in editor cannot do, by what it would take; the value is how the answer names it.
 IMPOSSIBLE: Mapping[str, str] = {
     "adding objects": "glasses|sunglasses|spectacles|hat|cap|crown|helmet|mask|beanie|earring|earrings|necklace|"
-        "jewellery|jewelry|tattoo|tattoos|"
+    "jewellery|jewelry|tattoo|tattoos|"
     "piercing|piercings|scar|scars|freckles|freckle|flowers|flower|horns|wings|headphones|tie|bow tie|headband|veil|"
-        "turban|monocle|goggles|halo|tiara|bindi|"
+    "turban|monocle|goggles|halo|tiara|bindi|"
     "eyepatch|eye patch|pipe|cigarette|fangs|ring|gloves|bag|cat ears|bunny ears|butterflies|stars|text|logo|flag|"
-        "fireworks|cowboy hat|santa hat|"
+    "fireworks|cowboy hat|santa hat|"
     "wrinkles|bandana|ribbon|watch|sword|gun|phone|balloons|dragon|car|dog|cat",
     "growing or shaping hair": "beard|moustache|mustache|goatee|stubble|sideburns|bald|longer hair|shorter hair|"
-        "long hair|short hair|curly|wavy|straight hair|"
+    "long hair|short hair|curly|wavy|straight hair|"
     "afro|mohawk|dreadlocks|buzz cut|curlier|shaved|buzzcut|bob|pigtails|shaven|balder|bangs hair|hairy",
     "changing age": "older|younger|old|young|baby|age|elderly|aged|teenager|toddler|aging|ageing|infant|grandmother|"
-        "grandfather|old man|old woman|grandma|grandpa",
+    "grandfather|old man|old woman|grandma|grandpa",
     "changing the shape of face or body": "fat|fatter|thin|thinner|slim|slimmer|muscular|chubby|skinny|taller|"
-        "shorter|bigger|smaller|bigger eyes|big eyes|"
+    "shorter|bigger|smaller|bigger eyes|big eyes|"
     "big|small|nose job|handsome|beautiful face|ugly|longer|larger|wider|pointy|elf ears|pointy ears|buff|obese|"
-        "round|swollen|plump",
+    "round|swollen|plump",
     "changing expression or pose": "smile|smiling|smiles|laugh|laughing|cry|crying|angry|sad|happy|frown|frowning|"
-        "wink|winking|open mouth|close eyes|closed eyes|"
+    "wink|winking|open mouth|close eyes|closed eyes|"
     "dance|dancing|look left|look right|surprised|turn around|talk|speak|sing|singing|tears|scared|serious|sleepy|"
-        "kiss|looking|smirk",
+    "kiss|looking|smirk",
     "changing who it is": "obama|trump|biden|einstein|elon|musk|mark|zuckerberg|batman|superman|spiderman|spider|"
-        "wonder|celebrity|king|queen|"
+    "wonder|celebrity|king|queen|"
     "princess|prince|harry|potter|gender|male|female|werewolf|wolf|tiger|lion|bear|monkey|ape|gorilla|panda|fox|"
-        "mermaid|pirate|ninja|samurai|knight|soldier|"
+    "mermaid|pirate|ninja|samurai|knight|soldier|"
     "astronaut|cowboy|wizard|witch|angel|santa|skeleton|skull|mummy|monster|animal|dwarf|hobbit|viking|gandalf|"
-        "tolkien|tom|cruise|taylor|swift|"
+    "tolkien|tom|cruise|taylor|swift|"
     "elephant|horse|rabbit|bunny|reptile|lizard|snake|bird|centaur|minotaur|medusa|cheetah|leopard|pumpkin|barack|"
-        "donald|jolie|frankenstein",
+    "donald|jolie|frankenstein",
     "putting in a new place": "beach|forest scene|jungle|city|street|mountain|mountains|space|moon surface|desert|"
-        "paris|eiffel tower|tokyo|castle|park|office|"
+    "paris|eiffel tower|tokyo|castle|park|office|"
     "library|garden|sea|ocean|island|field|meadow|church|new york|galaxy|universe|mars|stadium|cafe|restaurant|"
-        "kitchen|pyramid|waterfall|lake|river|spaceship|woods",
+    "kitchen|pyramid|waterfall|lake|river|spaceship|woods",
     "replacing a garment": "stripes|striped|polka dots|plaid|floral|hawaiian|kimono|sari|tuxedo|bikini|swimsuit|"
-        "naked|nude|topless|undress|shirtless|"
+    "naked|nude|topless|undress|shirtless|"
     "polka dot|chequered|checkered|camouflage|tartan|toga|sleeveless|underwear",
     "changing the fabric": "leather|silk|satin|velvet|wool|woollen|cotton|fur|furry|lace|linen|knitted|sequins|"
-        "sequin|suede|corduroy",
+    "sequin|suede|corduroy",
     "moving or cropping": "zoom|crop|rotate|flip|mirror image|closer|slow motion|faster|slower|reverse|upside down|"
-        "tilt|camera|resize",
+    "tilt|camera|resize",
     "removing things": "erase|cut out|delete|get rid|eliminate",
 }
 

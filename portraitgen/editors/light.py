@@ -6,6 +6,7 @@ Light falls on the person by the normals, in linear light; tone curves are fixed
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -233,7 +234,7 @@ def thermal(batch: EditBatch, image: Tensor) -> Tensor:
     )
     heat = blur(warm, 3 * unit(batch)) + 0.30 * light + 0.14 * (normal[:, 2:] - 0.5) * batch.alpha - 0.02
     result = _vector(THERMAL[0][1], image).expand_as(image)
-    for (low, _), (high, colour) in zip(THERMAL, THERMAL[1:], strict=False):
+    for (low, _), (high, colour) in pairwise(THERMAL):
         result = torch.lerp(result, _vector(colour, image).expand_as(image), ((heat - low) / (high - low)).clamp(0, 1))
     return result
 

@@ -176,7 +176,7 @@ def oil(canvas: Canvas) -> np.ndarray:
     tangents = flow(dabs[..., 0], scale)
     bristle = strokes(canvas.grain, tangents, 20 * scale)
     body = gaussian(bristle, 2.0 * scale)
-    shift = np.float32([[1, 0, 1.5 * scale], [0, 1, 1.5 * scale]])
+    shift = np.array([[1, 0, 1.5 * scale], [0, 1, 1.5 * scale]], np.float32)
     thick = gaussian(bristle, 0.8 * scale)
     relief = thick - cv2.warpAffine(thick, shift, thick.shape[::-1], borderMode=cv2.BORDER_REFLECT)
     light = dabs[..., 0]

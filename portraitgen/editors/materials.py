@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,7 +47,7 @@ class Material:
     depth: float = 0.25
 
 
-METAL = {"metal": 0.8, "relief": 0.85, "bump": 4.0, "gloss": 0.45, "sharpness": 24.0}
+METAL: Mapping[str, Any] = {"metal": 0.8, "relief": 0.85, "bump": 4.0, "gloss": 0.45, "sharpness": 24.0}
 MATERIALS: Mapping[str, Material] = {
     "bronze": Material(((0.0, "#120a06"), (0.25, "#3b2212"), (0.5, "#7d4e24"), (0.75, "#c08a45"), (1.0, "#ffe3ad")),
         texture="patina", **METAL),
@@ -155,10 +157,9 @@ def _studio(normal: Tensor) -> Tensor:
 
 def _ramp(ramp: Ramp, tone: Tensor) -> Tensor:
     """OKLab [B, 3, H, W] of a tone [B, 1, H, W]."""
-    stops = [(place, oklab_of(tuple(int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)), tone)) for place,
-        code in ramp]  # type: ignore[arg-type]
+    stops = [(place, oklab_of(tuple(int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)), tone)) for place, code in ramp]  # type: ignore[arg-type]
     result = stops[0][1].expand(len(tone), 3, *tone.shape[-2:])
-    for (low, _), (high, colour) in zip(stops, stops[1:], strict=False):
+    for (low, _), (high, colour) in pairwise(stops):
         result = torch.lerp(result, colour.expand_as(result), ((tone - low) / (high - low)).clamp(0, 1))
     return result
 

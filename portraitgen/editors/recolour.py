@@ -44,11 +44,28 @@ def recolour(batch: EditBatch, image: Tensor, regions: tuple[str, ...], paramete
         mask = region(batch, name)
         if name == "eyes" and not parameters.get("whole"):
             mask = mask * _iris(batch, lab, mask)
-        painted = from_oklab(_dyed(batch, lab, mask, target, name))
-        result = torch.lerp(result, painted, (mask * amount))
+        box = _box(mask)
+        if box is None:
+            continue
+        rows, columns = box
+        shade = target[..., rows, columns] if target.shape[-1] > 1 else target
+        around = masked_blur(lab, mask, 90 * unit(batch))[..., rows, columns]
+        painted = from_oklab(_dyed(lab[..., rows, columns], around, shade, name))
+        result = result.clone()
+        result[..., rows, columns] = torch.lerp(result[..., rows, columns], painted, mask[..., rows, columns] * amount)
     # the caller masks by the regions' union, which is the sum of these masks: undo it here so that edges are not faded twice
     union = region_mask(batch, regions).clamp_min(1e-3)
     return (image + (result - image) / union).clamp(0, 1)
+
+
+def _box(mask: Tensor) -> tuple[slice, slice] | None:
+    """Rows and columns that a mask [B, 1, H, W] covers; None if it is empty."""
+    covered = (mask > 1e-3).any(0)[0]
+    if not bool(covered.any()):
+        return None
+    rows, columns = covered.any(1).nonzero(), covered.any(0).nonzero()
+
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _targets(batch: EditBatch, lab: Tensor, parameters: Mapping[str, Any]) -> Tensor:
@@ -64,11 +81,10 @@ def _targets(batch: EditBatch, lab: Tensor, parameters: Mapping[str, Any]) -> Te
     return first
 
 
-def _dyed(batch: EditBatch, lab: Tensor, mask: Tensor, target: Tensor, name: str) -> Tensor:
+def _dyed(lab: Tensor, around: Tensor, target: Tensor, name: str) -> Tensor:
     """OKLab of the region in the target colour, as dye rather than paint: relief, highlights and some of the old variation stay."""
     level, relief, saturation = BEHAVIOUR[name]
     light = lab[:, :1]
-    around = masked_blur(lab, mask, 90 * unit(batch))
     base = around[:, :1]
     wanted = torch.lerp(base, target[:, :1].expand_as(base), level)
     # dark things have little contrast: raise it with the level, as bleaching does, and lower it on the way down less

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as functional
@@ -19,6 +20,14 @@ from portraitgen.editors.lexicon import EVERYTHING, FACE, PERSON
 
 UV_DENSITY = 4.0  # face widths in the unit UV square: the atlas gives about a quarter of its side to the face
 TILE = 256
+
+
+def one_frame(batch: EditBatch, index: int) -> EditBatch:
+    """The batch of one frame alone."""
+    here = slice(index, index + 1)
+    regions = {name: mask[here] for name, mask in batch.regions.items()}
+    layers = {name: getattr(batch, name)[here] for name in ("source", "rendered", "alpha", "normals", "uv")}
+    return replace(batch, regions=regions, **layers)
 
 
 def region(batch: EditBatch, name: str) -> Tensor:

@@ -107,7 +107,7 @@ def one_slip_apart(left: str, right: str) -> bool:
 def correct(word: str) -> str:
     """The vocabulary's word that ``word`` was meant to be: itself, its singular, or one slip away when it is long and no English word."""
     known = vocabulary()
-    if word in words or word in FILLER or word in STRUCTURE:
+    if word in known or word in FILLER or word in STRUCTURE:
         return word
     endings = (("ies", "y"), ("es", ""), ("s", ""), ("ish", ""), ("y", ""), ("like", ""), ("ed", ""))
     for ending, replacement in endings:
@@ -115,12 +115,12 @@ def correct(word: str) -> str:
         if (
             word.endswith(ending)
             and len(stem) > 2
-            and (stem in words or (stem in FILLER and ending in ("s", "es", "ed")))
+            and (stem in known or (stem in FILLER and ending in ("s", "es", "ed")))
         ):
             return stem
     if len(word) < 6 or word.isdigit() or word in english_words():
         return word
-    candidates = [entry for entry in (*words, *FILLER, *STRUCTURE) if len(entry) >= 4 and one_slip_apart(word, entry)]
+    candidates = [entry for entry in (*known, *FILLER, *STRUCTURE) if len(entry) >= 4 and one_slip_apart(word, entry)]
     # the first letter is seldom wrong, and swaps and omissions keep the letters
     return min(candidates, key=lambda entry: (entry[0] != word[0], sorted(entry) != sorted(word), entry), default=word)
 
@@ -128,7 +128,7 @@ def correct(word: str) -> str:
 def tag(text: str) -> list[Tag]:
     """Tags of a cleaned instruction, longest phrase first."""
     tokens = [token if token[0] == "#" or not token.isalnum() else correct(token) for token in tokenise(text)]
-    known = vocabulary()
+    index = vocabulary()
     tags: list[Tag] = []
     place = 0
     while place < len(tokens):
@@ -137,8 +137,8 @@ def tag(text: str) -> list[Tag]:
             phrase = "".join(group)
             if (length == 1 and phrase in STRUCTURE) or any(token in ",;.!?:&+/" for token in group):
                 continue
-            if phrase in words:
-                tags.append(Tag(" ".join(group), words[phrase], True))
+            if phrase in index:
+                tags.append(Tag(" ".join(group), index[phrase], True))
                 break
         else:
             token = tokens[place]

@@ -27,12 +27,17 @@ class BuiltinLooks:
     """Colours, materials, drawn and painted looks, light and make-up, without any downloaded weights."""
 
     name = "Built-in looks"
+    reads_render = False
+
+    def __init__(self, instruction: str) -> None:
+        """Read the instruction. Raises InputError if it says nothing, CannotEdit if nothing of it can be done."""
+        self.edits_background = "background" in parse(instruction).regions
 
     @torch.no_grad()
     def edit(self, batch: EditBatch) -> Tensor:
-        """Return the edited frames, [B, 3, H, W] in [0, 1].
+        """Return the edited frames, [B, 3, H, W] in [0, 1], as ``batch.instruction`` says.
 
-        Raises InputError for an instruction that says nothing, CannotEdit for one that cannot be carried out, on these frames too.
+        Raises InputError as the constructor does, and when the frames lack every region that the instruction is about.
         """
         plan = parse(batch.instruction)
         strength = min(max(float(batch.strength), 0.0), 1.0)
@@ -49,32 +54,34 @@ class BuiltinLooks:
 
 def apply(batch: EditBatch, image: Tensor, operation: Operation, strength: float = 1.0) -> Tensor:
     """One operation on ``image`` [B, 3, H, W], masked to its regions."""
-    names = operation.regions
-    if operation.kind == "effect" and operation.name in effects.WIDE:
-        mask = batch.alpha.clamp(0, 1)
-    else:
-        mask = region_mask(batch, names)
+    wide = operation.kind == "effect" and operation.name in effects.WIDE
+    mask = batch.alpha.clamp(0, 1) if wide else region_mask(batch, operation.regions)
     if not bool((mask > 1e-3).any()):
         return image
-    if operation.kind == "colour":
-        edited = recolour.recolour(batch, image, names, operation.parameters)
-    elif operation.kind == "adjustment":
-        edited = recolour.adjust(batch, image, names, operation.name)
-    elif operation.kind == "material":
-        edited = materials.material(batch, mask, operation.name)
-    elif operation.kind == "effect":
-        edited = effects.EFFECTS[operation.name](batch, image)
-    elif operation.kind == "mood":
-        edited = light.mood(batch, image, operation.name)
-    elif operation.kind == "style":
-        edited = painting.paint(image, int(operation.name))
-    elif operation.name in GRIDS:
-        edited = GRIDS[operation.name](batch, image)
-    elif operation.name in light.TONES:
-        edited = light.TONES[operation.name](batch, image)
-    else:
-        edited = looks.look(batch, image, operation.name)
+    edited = _edited(batch, image, operation, mask)
     return torch.lerp(image, blend(image, edited, strength), mask).clamp(0, 1)
+
+
+def _edited(batch: EditBatch, image: Tensor, operation: Operation, mask: Tensor) -> Tensor:
+    """The whole picture after one operation, before masking."""
+    kind, name = operation.kind, operation.name
+    if kind == "colour":
+        return recolour.recolour(batch, image, operation.regions, operation.parameters)
+    if kind == "adjustment":
+        return recolour.adjust(batch, image, operation.regions, name)
+    if kind == "material":
+        return materials.material(batch, mask, name)
+    if kind == "effect":
+        return effects.effect(batch, image, name)
+    if kind == "mood":
+        return light.mood(batch, image, name)
+    if kind == "style":
+        return painting.paint(image, int(name))
+    if name in GRIDS:
+        return GRIDS[name](batch, image)
+    if name in light.TONES:
+        return light.TONES[name](batch, image)
+    return looks.look(batch, image, name)
 
 
 def capabilities() -> list[dict[str, str]]:
