@@ -24,7 +24,16 @@ HEAD_KEYS = {
 }
 TORSO_ROLL_KEYS = ((0.0, 0), (0.9, 0.5), (1.9, -0.5), (2.8, 0), (3.0, 0))  # degrees
 BROW_KEYS = ((0.0, 0), (0.3, 0.1), (0.6, 0.6), (1.0, 0.1), (1.5, 0), (1.7, 0.5), (2.1, 0), (3.0, 0))
-GAZE_KEYS = ((0.0, 0), (0.3, 0), (0.85, -6), (1.1, -6), (1.75, 6), (2.1, 6), (2.7, 0), (3.0, 0))  # degrees, against the turn
+GAZE_KEYS = (
+    (0.0, 0),
+    (0.3, 0),
+    (0.85, -6),
+    (1.1, -6),
+    (1.75, 6),
+    (2.1, 6),
+    (2.7, 0),
+    (3.0, 0),
+)  # degrees, against the turn
 BLINK = ((-0.11, 0), (-0.02, 1), (0.03, 1), (0.18, 0))  # seconds about the moment, how far shut
 BLINKS = (0.62, 1.48, 2.5)  # seconds at which the eyes are shut
 NECK_SHARE = 0.4  # of the head's turn that the neck makes
@@ -39,10 +48,20 @@ class Vowel:
 
 
 VOWELS = {
-    "a": Vowel(((850, 110, 1.0), (1300, 120, 0.6), (2900, 200, 0.2)), {"jawOpen": 0.1, "mouthSmile": -0.15, "mouthUpperUp": -0.15}),
+    "a": Vowel(
+        ((850, 110, 1.0), (1300, 120, 0.6), (2900, 200, 0.2)),
+        {"jawOpen": 0.1, "mouthSmile": -0.15, "mouthUpperUp": -0.15},
+    ),
     "o": Vowel(
         ((480, 90, 1.0), (880, 100, 0.6), (2700, 200, 0.08)),
-        {"jawOpen": -0.02, "mouthFunnel": 0.3, "mouthPucker": 0.6, "mouthSmile": -0.3, "mouthDimple": -0.3, "mouthUpperUp": -0.2},
+        {
+            "jawOpen": -0.02,
+            "mouthFunnel": 0.3,
+            "mouthPucker": 0.6,
+            "mouthSmile": -0.3,
+            "mouthDimple": -0.3,
+            "mouthUpperUp": -0.2,
+        },
     ),
     "e": Vowel(((560, 90, 1.0), (2050, 140, 0.5), (2900, 200, 0.25)), {"jawOpen": 0.0, "mouthStretch": 0.1}),
     "m": Vowel(

@@ -119,7 +119,9 @@ class Harmonic:
         )
         self.solver = splu(inside.tocsc())
         outer = ~inner
-        self.border = coo_matrix((np.ones(outer.sum()), (first[outer], second[outer])), shape=(count, known.size)).tocsr()
+        self.border = coo_matrix(
+            (np.ones(outer.sum()), (first[outer], second[outer])), shape=(count, known.size)
+        ).tocsr()
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """values: [H, W, C], read where known. Returns [H, W, C]."""
@@ -254,7 +256,9 @@ class Puppet:
                 self.patches[part] = Patch(shade, soft(grown(solid, 15), 1), places)
             x, y = self.lips[0]
             tongue = cv2.ellipse(np.zeros_like(self.opening), (int(x), int(y) + 2), (16, 6), 0, 0, 360, 1.0, -1)
-            self.patches["tongue"] = Patch(np.broadcast_to(np.float32(TONGUE) / 255, colour.shape), soft(tongue, 2.5), places)
+            self.patches["tongue"] = Patch(
+                np.broadcast_to(np.float32(TONGUE) / 255, colour.shape), soft(tongue, 2.5), places
+            )
 
     def _places(self) -> None:
         """A place in space for every pixel around the head, and what each of them moves with."""
@@ -363,7 +367,12 @@ class Puppet:
         jaw = lower - projected(moved(lips, skull), self.K)[0]
         gap = np.linalg.norm(lower - upper) / np.linalg.norm(self.lips[0] - self.lips[1])
         bright = float(np.clip((gap - 0.35) / 0.4, 0, 1))  # no light falls on teeth behind closing lips
-        for name, share, shown in (("cavity", 0.5, 1), ("tongue", 0.9, 1), ("lips", 0.5, 1 - bright), ("teeth", 0, bright)):
+        for name, share, shown in (
+            ("cavity", 0.5, 1),
+            ("tongue", 0.9, 1),
+            ("lips", 0.5, 1 - bright),
+            ("teeth", 0, bright),
+        ):
             patch = self.patches[name]
             patch = replace(patch, alpha=patch.alpha * np.float32(shown))
             picture = patch.drawn_over(picture, moved(patch.outline, skull), self.K, share * jaw)

@@ -24,6 +24,7 @@ from portraitgen.progress import Progress
 
 RECONSTRUCT_STAGES = ("clip", "tracking", "matting", "reconstruction")
 EDIT_STAGES = ("edit", "fitting", "render")
+JUDGING_STAGES = ("clip", "tracking")  # these find out whether the clip can be used
 
 COMING_NEXT = {
     "style": "Editing by a style picture comes next; use --text for now.",
@@ -209,28 +210,36 @@ def build_parser() -> Parser:
 
 
 def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]:
-    """Run a job to its end with one progress bar over its stages; return the seconds each stage took."""
+    """Run a job to its end with one progress bar over its stages; return the seconds each stage took.
+
+    In a log, which keeps what a terminal would overwrite, the bar waits until the stages that judge the clip are through, so
+    that an error about the clip is the only line.
+    """
     from tqdm import tqdm
 
     order = list(stages)
     seconds: dict[str, float] = {}
     last = time.perf_counter()
-    layout = "{percentage:3.0f}%|{bar}| {elapsed} {desc}"
-    with contextlib.closing(
-        tqdm(total=len(order), bar_format=layout, file=sys.stderr, leave=False, dynamic_ncols=True)
-    ) as bar:
+    bar: Any = None
+    options: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "file": sys.stderr}
+    with contextlib.ExitStack() as stack:
         for step in steps:
             if step.stage not in order:
                 order.append(step.stage)
-                bar.total = len(order)
             new_stage = step.stage not in seconds
             now = time.perf_counter()
             seconds[step.stage] = seconds.get(step.stage, 0.0) + now - last
             last = now
-            bar.set_description_str(f"{step.stage}: {step.message}" if step.message else step.stage, refresh=False)
-            bar.update(order.index(step.stage) + min(max(step.fraction, 0.0), 1.0) - bar.n)
-            if new_stage:
-                bar.refresh()  # a short stage shows too
+            if bar is None and (sys.stderr.isatty() or (step.stage not in JUDGING_STAGES and step.fraction > 0)):
+                layout = "{percentage:3.0f}%|{bar}| {elapsed} {desc}"
+                bar = stack.enter_context(contextlib.closing(tqdm(total=len(order), bar_format=layout, **options)))
+            if bar is not None:
+                bar.total = len(order)
+                text = f"{step.stage}: {step.message}" if step.message else step.stage
+                bar.set_description_str(text, refresh=False)
+                bar.update(order.index(step.stage) + min(max(step.fraction, 0.0), 1.0) - bar.n)
+                if new_stage:
+                    bar.refresh()  # a short stage shows too
     return {stage: round(value, 3) for stage, value in seconds.items()}
 
 
@@ -365,8 +374,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def keep_streams() -> None:
+    """Keep stdout and stderr for Python: native libraries write their own log straight to descriptors 1 and 2."""
+    void = os.open(os.devnull, os.O_WRONLY)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        stream.flush()
+        number = stream.fileno()
+        kept = os.fdopen(os.dup(number), "w", buffering=1, encoding=stream.encoding, errors=stream.errors)
+        setattr(sys, name, kept)
+        os.dup2(void, number)
+    os.close(void)
+
+
 if __name__ == "__main__":
-    # The native libraries underneath log to stderr, which is ours: one line for an error, else the bar.
-    os.environ.setdefault("GLOG_minloglevel", "2")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    keep_streams()
     sys.exit(main())

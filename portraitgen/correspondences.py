@@ -89,9 +89,7 @@ def _targets() -> tuple[tuple[range, tuple[str, ...]], ...]:
     return (range(468), skin), (RIGHT_IRIS, ("eye_right",)), (LEFT_IRIS, ("eye_left",))
 
 
-def _sight(
-    body: AnnyBody, vertices: Tensor, pivots: Tensor, centre: Tensor, rotation: Tensor
-) -> tuple[Tensor, Tensor]:
+def _sight(body: AnnyBody, vertices: Tensor, pivots: Tensor, centre: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
     """What FaceMesh points at on the turned head: unturned surface points [478, 3] and weights [478, 1] (0 = unseen)."""
     from portraitgen.mesh import interpolate, rasterize_mesh, vertex_normals
 

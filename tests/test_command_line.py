@@ -92,6 +92,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         assert captured.out == ""
         last = captured.err.rstrip("\n").replace("\r", "\n").splitlines()[-1]
         assert last.startswith("error: ")
+        assert captured.err == last + "\n", "stderr holds this line alone"
         assert "Traceback" not in captured.err
         return last
 

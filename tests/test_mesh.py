@@ -12,11 +12,10 @@ WIDTH, HEIGHT = 32, 24
 
 def scene() -> tuple[torch.Tensor, torch.Tensor]:
     """A slanted triangle that fills much of the picture, a small one before it and one behind the camera."""
-    vertices = torch.tensor(
-        [[-0.9, -0.6, 2.0], [0.9, -0.5, 3.0], [0.0, 0.8, 2.5]]
-        + [[-0.1, -0.1, 1.0], [0.1, -0.1, 1.0], [0.0, 0.1, 1.1]]
-        + [[-1.0, -1.0, -1.0], [1.0, -1.0, -1.0], [0.0, 1.0, -1.0]]
-    )
+    large = [[-0.9, -0.6, 2.0], [0.9, -0.5, 3.0], [0.0, 0.8, 2.5]]
+    small = [[-0.1, -0.1, 1.0], [0.1, -0.1, 1.0], [0.0, 0.1, 1.1]]
+    behind = [[-1.0, -1.0, -1.0], [1.0, -1.0, -1.0], [0.0, 1.0, -1.0]]
+    vertices = torch.tensor([*large, *small, *behind])
     return vertices, torch.arange(9).reshape(3, 3)
 
 

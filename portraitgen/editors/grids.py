@@ -59,7 +59,7 @@ def _palette(lab: Tensor, steps: int, vivid: float) -> Tensor:
 def pixel_art(batch: EditBatch, image: Tensor) -> Tensor:
     lab = to_oklab(image)
     layers = []
-    for where, share in zip(grid(batch, 20.0), _shares(batch), strict=True):
+    for where, share in zip(grid(batch, 26.0), _shares(batch), strict=True):
         means = cell_means(lab, where.floor(), share)
         means[:, :1] = 0.5 + 1.12 * (means[:, :1] - 0.5)
         layers.append(_palette(means, 9, 1.4))
@@ -70,7 +70,7 @@ def blocks(batch: EditBatch, image: Tensor) -> Tensor:
     """Plastic bricks seen from the studs' side."""
     lab = to_oklab(image)
     layers = []
-    for where, share in zip(grid(batch, 16.0), _shares(batch), strict=True):
+    for where, share in zip(grid(batch, 21.0), _shares(batch), strict=True):
         colour = cell_means(lab, where.floor(), share)
         colour[:, :1] = 0.5 + 1.15 * (colour[:, :1] - 0.48)
         colour = _palette(colour, 8, 1.5)
@@ -123,7 +123,7 @@ def mosaic(batch: EditBatch, image: Tensor) -> Tensor:
     lab = to_oklab(image)
     grout = oklab_of((0.45, 0.42, 0.38), lab)
     layers = []
-    for where, share in zip(grid(batch, 20.0), _shares(batch), strict=True):
+    for where, share in zip(grid(batch, 26.0), _shares(batch), strict=True):
         owner, joint, own = _voronoi(where, 0.7)
         colour = cell_means(lab, owner, share)
         light = 0.5 + 1.12 * (colour[:, :1] - 0.46) + 0.08 * (own - 0.5)

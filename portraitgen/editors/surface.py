@@ -138,10 +138,11 @@ def carried(batch: EditBatch) -> Tensor:
 
 def coordinates(batch: EditBatch) -> Tensor:
     """Texture coordinates [B, 2, H, W] in face widths: UV on the mesh, the face's frame on the rest of the person, the screen behind."""
+    # the axes are swapped because the face lies on its side in the default atlas: wood grain then runs down the face
     height = batch.alpha.shape[-2]
     screen = (pixels(batch) / (0.3 * height)).expand_as(batch.uv)
     outside = torch.where(batch.alpha > 0.5, carried(batch) + 0.37, screen)
-    return torch.where(torch.isfinite(batch.uv).all(1, keepdim=True), batch.uv * UV_DENSITY, outside)
+    return torch.where(torch.isfinite(batch.uv).all(1, keepdim=True), batch.uv.flip(1) * UV_DENSITY, outside)
 
 
 @functools.cache
