@@ -19,9 +19,12 @@ from portraitgen.anny_data import FORMAT as BODY_FORMAT
 from portraitgen.body import BONE_NAMES, LABELS, AnnyBody, BodyParameters, axis_angle_to_matrix, cache_folder
 from portraitgen.landmarks import FACE_POINTS
 
-FORMAT = 1
+FORMAT = 2
 SIZE = 512  # px
 VIEWS = ((0.0, 0.0), (0.0, 0.35), (0.0, -0.35), (-0.2, 0.0), (0.2, 0.0), (0.0, 0.15), (0.0, -0.15))  # pitch, yaw
+# The edges of the lips where they meet, without the corners: told apart by what the jaw moves.
+UPPER_EDGE = (191, 80, 81, 82, 13, 312, 311, 310, 415)
+LOWER_EDGE = (95, 88, 178, 87, 14, 317, 402, 318, 324)
 RIGHT_IRIS, LEFT_IRIS = range(468, 473), range(473, 478)
 COLOURS = {"lips": (176, 88, 84), "teeth": (235, 230, 220), "tongue": (170, 80, 80), "mouth_interior": (60, 20, 20)}
 SKIN, SCALP, CLOTH, SCLERA = (214, 170, 148), (70, 50, 40), (90, 100, 120), (238, 236, 232)
@@ -74,8 +77,8 @@ def derive(body: AnnyBody) -> tuple[Tensor, Tensor]:
     mapped = weight[:, 0] > 0
     points = total / weight.clamp_min(1e-6)
     triangles, barycentrics = torch.full((FACE_POINTS,), -1), torch.zeros(FACE_POINTS, 3)
-    for landmarks, labels in _targets():
-        allowed = torch.nonzero(body.faces_labelled(*labels))[:, 0]
+    for landmarks, permitted in _targets(body):
+        allowed = torch.nonzero(permitted)[:, 0]
         chosen = torch.tensor([index for index in landmarks if mapped[index]])
         if len(chosen):
             nearest, where = closest_on_triangles(points[chosen], vertices[body.faces[allowed]])
@@ -83,10 +86,19 @@ def derive(body: AnnyBody) -> tuple[Tensor, Tensor]:
     return triangles, barycentrics
 
 
-def _targets() -> tuple[tuple[range, tuple[str, ...]], ...]:
-    """Landmarks and the labels of the triangles they may lie on."""
-    skin = ("face", "lips", "scalp", "neck", "ears")
-    return (range(468), skin), (RIGHT_IRIS, ("eye_right",)), (LEFT_IRIS, ("eye_left",))
+def _targets(body: AnnyBody) -> tuple[tuple[list[int], Tensor], ...]:
+    """Landmarks and the triangles, mask [F], that they may lie on."""
+    lips = body.faces_labelled("lips")
+    jaw = body.skin.expression_basis[body.expression_names.index("jawOpen")].norm(dim=-1)[body.faces].mean(1)
+    lower = lips & (jaw > jaw[lips].max() / 2)
+    others = [index for index in range(468) if index not in (*UPPER_EDGE, *LOWER_EDGE)]
+    return (
+        (others, body.faces_labelled("face", "lips", "scalp", "neck", "ears")),
+        (list(UPPER_EDGE), lips & ~lower),
+        (list(LOWER_EDGE), lower),
+        (list(RIGHT_IRIS), body.faces_labelled("eye_right")),
+        (list(LEFT_IRIS), body.faces_labelled("eye_left")),
+    )
 
 
 def _sight(body: AnnyBody, vertices: Tensor, pivots: Tensor, centre: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,13 +118,13 @@ def _sight(body: AnnyBody, vertices: Tensor, pivots: Tensor, centre: Tensor, rot
         return torch.zeros(FACE_POINTS, 3), torch.zeros(FACE_POINTS, 1)
     surface, facing = torch.zeros(FACE_POINTS, 3), torch.zeros(FACE_POINTS, 1)
     near = (ids[0] >= 0) & (depth[0] < 1.25)  # the front of the head
-    for landmarks, names in _targets():
-        allowed = near & torch.isin(labels, torch.tensor([LABELS.index(name) for name in names]))
+    for landmarks, permitted in _targets(body):
+        allowed = near & permitted[ids[0].clamp_min(0).long()]
         places = torch.nonzero(allowed)  # rows and columns
-        nearest = torch.cdist(found[list(landmarks)].flip(-1) - 0.5, places.float()).argmin(1)
+        nearest = torch.cdist(found[landmarks].flip(-1) - 0.5, places.float()).argmin(1)
         row, column = places[nearest].unbind(1)
-        surface[list(landmarks)] = points[row, column]
-        facing[list(landmarks)] = (-normals[row, column, 2:]).clamp_min(0.02)
+        surface[landmarks] = points[row, column]
+        facing[landmarks] = (-normals[row, column, 2:]).clamp_min(0.02)
     return surface, facing
 
 

@@ -148,7 +148,7 @@ def edit_avatar(
     passes = config.passes if editor.reads_render else 1
     perceptual = PerceptualLoss(device) if config.fit.perceptual else None
     for number in range(passes):
-        edited = []
+        edited: list[np.ndarray] = []
         for start in range(0, len(chosen), config.batch):
             index = slice(start, min(start + config.batch, len(chosen)))
             # Later passes start from a render that is edited already and need less of a push.

@@ -90,7 +90,7 @@ def evaluate_edit(portrait: Portrait, edited: Path) -> dict[str, Any]:
 
 def warp_errors(portrait: Portrait, edited: Path, info: ClipInfo) -> tuple[float, float]:
     """Flow warp error of the edited video and of the source itself, inside the person where the flow is consistent."""
-    flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     errors = []
     edits = (portrait.crop.extract(frame) for frame in read_frames(edited, info))
     moments = ((source, alpha, edit) for (source, alpha), edit in zip(crops_with_alpha(portrait), edits, strict=False))

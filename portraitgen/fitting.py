@@ -26,6 +26,8 @@ from .renderer import NeuralRenderer, Rendering, render
 
 # How far one optimiser step may move rotations (radians), expression weights and translations (metres), relative to each other.
 _ROTATION_STEP, _EXPRESSION_STEP, _TRANSLATION_STEP = 0.5, 1.0, 0.3
+# Of the order of a barely visible Gaussian's gradient: with less, Adam lets hidden Gaussians wander off until they show as specks.
+_EPSILON = 1e-7
 
 
 @dataclass(frozen=True)
@@ -229,7 +231,7 @@ def _optimizers(fitted: Fitted, config: FitConfig, train_appearance: bool) -> li
                 {"params": [avatar.offsets], "lr": config.offset_rate},
                 {"params": [avatar.quats], "lr": config.quat_rate},
             ]
-        optimizers.append(torch.optim.Adam(groups, eps=1e-15))
+        optimizers.append(torch.optim.Adam(groups, eps=_EPSILON))
     if config.pose_rate:
         optimizers.append(torch.optim.SparseAdam(list(fitted.poses.parameters()), lr=config.pose_rate))
     for optimizer in optimizers:

@@ -75,12 +75,11 @@ def build_avatar(body: BodyModel, views: Views, channels: int, texel_pixels: flo
         texels = _join(texels, lifted)
         offsets = torch.cat([offsets, lifted_offsets])
     avatar = Avatar(body.faces.to(device), texels, channels, offsets).to(device)
-    colors, seen, on_person = gather_colors(avatar, views)
+    colors, _, on_person = gather_colors(avatar, views)
     with torch.no_grad():
         avatar.features[:, :3] = colors
-        # Texels that the views show outside the matte start faint; the mask loss decides about them.
-        outside = seen & (on_person < 0.3)
-        avatar.opacity_logits[outside] = torch.tensor(0.05, device=device).logit()
+        # Texels outside the matte start faint; the mask loss decides about them.
+        avatar.opacity_logits[on_person < 0.3] = torch.tensor(0.02, device=device).logit()
     return avatar
 
 
@@ -90,11 +89,11 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
 
     Returns:
         colours ``[N, 3]`` in [0, 1] (a Gaussian that no view shows takes its nearest seen neighbour's); whether each was seen ``[N]``; and
-        the mean alpha under it ``[N]``.
+        the mean alpha under it ``[N]``, seen or hidden.
     """
     size = views.images.shape[-1]
     total = torch.zeros(len(avatar), 3, device=views.images.device)
-    alpha_total, weight_total, seen_total = (torch.zeros(len(avatar), device=total.device) for _ in range(3))
+    alpha_total, weight_total, seen_total, inside_total = (torch.zeros(len(avatar), device=total.device) for _ in range(4))
     for view in range(len(views.vertices)):
         vertices = views.vertices[view : view + 1]
         means = avatar(vertices).means[0]
@@ -108,7 +107,8 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
         visible = inside & ((depth < views.depth[view, row, column] + _DEPTH_TOLERANCE) & (lifted | (facing > 0)))
         alpha = views.alphas[view, row, column]
         seen_total += visible
-        alpha_total += visible * alpha
+        inside_total += inside
+        alpha_total += inside * alpha
         weight = visible * (alpha > 0.5) * torch.where(lifted, 0.3, facing.clamp_min(0) ** 2 + 1e-3)
         sampled = torch.nn.functional.grid_sample(
             views.images[view : view + 1], (xy / size * 2 - 1)[None, None], mode="bilinear", align_corners=False
@@ -122,7 +122,7 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
         tree = cKDTree(rest[colored].cpu().numpy())
         nearest = tree.query(rest[~colored].cpu().numpy())[1]
         colors[~colored] = colors[colored][torch.as_tensor(nearest, device=colors.device)]
-    return colors, seen_total > 0, alpha_total / seen_total.clamp_min(1)
+    return colors, seen_total > 0, alpha_total / inside_total.clamp_min(1)
 
 
 def _face_uvs(body: BodyModel) -> Tensor:

@@ -140,34 +140,48 @@ def shoulder_boxes(poses: np.ndarray, width: int, height: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Window:
-    """A rectangle of the frame, in whole pixels, that a tracker looks at while the person stays in its middle."""
+    """A square of the frame, in whole pixels, that a tracker looks at while the person stays in its middle.
+
+    It may reach beyond the frame. MediaPipe places the landmarks of tilted faces wrongly in pictures that are not square.
+    """
 
     left: int
     top: int
-    right: int
-    bottom: int
+    side: int
 
     @classmethod
-    def around(cls, centre: np.ndarray, reach: np.ndarray, frame: np.ndarray) -> _Window:
-        low = np.maximum(centre - reach[:2], 0).astype(int)
-        high = np.minimum(centre + reach[2:], (frame.shape[1], frame.shape[0])).astype(int)
-        return cls(*low.tolist(), *high.tolist())
+    def around(cls, centre: np.ndarray, reach: float) -> _Window:
+        left, top = (centre - reach).astype(int).tolist()
+        return cls(left, top, max(round(2 * reach), 8))
 
-    def picture(self, frame: np.ndarray, longest: int, shortest: int = 0) -> np.ndarray:
-        """The rectangle, shrunk or enlarged so that its longer side is between shortest and longest pixels."""
-        part = frame[self.top : self.bottom, self.left : self.right]
-        side = max(part.shape[:2])
-        scale = min(max(side, shortest), longest) / side
-        if scale == 1:
+    @classmethod
+    def whole(cls, frame: np.ndarray) -> _Window:
+        height, width = frame.shape[:2]
+        side = max(width, height)
+        return cls((width - side) // 2, (height - side) // 2, side)
+
+    def picture(self, frame: np.ndarray, largest: int, smallest: int = 0) -> np.ndarray:
+        """The square, black beyond the frame, shrunk or enlarged so that its side is between smallest and largest."""
+        right, bottom = self.left + self.side, self.top + self.side
+        part = frame[max(self.top, 0) : max(bottom, 0), max(self.left, 0) : max(right, 0)]
+        above, before = min(max(-self.top, 0), self.side), min(max(-self.left, 0), self.side)
+        below, after = self.side - above - part.shape[0], self.side - before - part.shape[1]
+        if above or before or below or after:
+            part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        size = min(max(self.side, smallest), largest)
+        if size == self.side:
             return np.ascontiguousarray(part)
-        size = (max(round(part.shape[1] * scale), 1), max(round(part.shape[0] * scale), 1))
-        return cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
+        return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if size < self.side else cv2.INTER_CUBIC)
 
     def to_frame(self, landmarks: Any, count: int) -> np.ndarray:
         """MediaPipe's normalised landmarks as [count, 3] pixels of the frame."""
-        width, height = self.right - self.left, self.bottom - self.top
-        points = np.array([(p.x * width, p.y * height, p.z * width) for p in landmarks.landmark[:count]])
+        points = np.array([(p.x, p.y, p.z) for p in landmarks.landmark[:count]]) * self.side
         return points + np.array((self.left, self.top, 0))
+
+    def holds(self, centre: np.ndarray, margin: float) -> bool:
+        """Whether the centre is at least the margin away from all sides."""
+        low = np.array((self.left, self.top)) + margin
+        return bool((centre >= low).all() and (centre <= low - 2 * margin + self.side).all())
 
 
 class _Person:
@@ -175,12 +189,14 @@ class _Person:
 
     def __init__(self) -> None:
         os.environ.setdefault("GLOG_minloglevel", "2")
+        from mediapipe.python.solutions.face_detection import FaceDetection
         from mediapipe.python.solutions.face_mesh import FaceMesh
         from mediapipe.python.solutions.pose import Pose
 
         options: dict[str, Any] = {"refine_landmarks": True, "min_tracking_confidence": 0.5}
         self.searcher = FaceMesh(static_image_mode=True, max_num_faces=4, min_detection_confidence=0.4, **options)
         self.tracker = FaceMesh(static_image_mode=False, max_num_faces=1, min_detection_confidence=0.4, **options)
+        self.distant = FaceDetection(model_selection=1, min_detection_confidence=0.4)
         self.pose = Pose(smooth_landmarks=False, model_complexity=1)
         self.last: np.ndarray | None = None  # [478, 3] where the face was last seen
         self.lost = 0  # frames since then
@@ -188,7 +204,7 @@ class _Person:
         self.pose_window: _Window | None = None
 
     def close(self) -> None:
-        for graph in (self.searcher, self.tracker, self.pose):
+        for graph in (self.searcher, self.tracker, self.distant, self.pose):
             graph.close()
 
     def find_face(self, frame: np.ndarray) -> np.ndarray | None:
@@ -201,21 +217,20 @@ class _Person:
         if face is None:
             return None
         self.last = face
-        self._keep_window(frame, face)
+        self._keep_window(face)
         return face
 
     def find_pose(self, frame: np.ndarray, face: np.ndarray) -> np.ndarray | None:
         """[33, 4] in frame pixels with visibility, or None."""
         centre, size = _place(face)
-        inside = self.pose_window
-        if inside is None or not _contains(inside, centre, 1.5 * size, frame):
-            self.pose_window = _Window.around(centre, size * np.array((3.0, 1.7, 3.0, 5.0)), frame)
+        window = self.pose_window
+        if window is None or not window.holds(centre, 1.5 * size) or window.side > 13 * size:
+            self.pose_window = window = _Window.around(centre + np.array((0, 1.7 * size)), 3.4 * size)
             self.pose.reset()
-        assert self.pose_window is not None
-        result = self.pose.process(self.pose_window.picture(frame, WINDOW_SIDE))
+        result = self.pose.process(window.picture(frame, WINDOW_SIDE))
         if result.pose_landmarks is None:
             return None
-        points = self.pose_window.to_frame(result.pose_landmarks, POSE_POINTS)
+        points = window.to_frame(result.pose_landmarks, POSE_POINTS)
         if np.linalg.norm(points[0, :2] - face[1, :2]) > 0.6 * size:  # somebody else's nose
             self.pose.reset()
             return None
@@ -245,7 +260,9 @@ class _Person:
             candidates += [window.to_frame(face, FACE_POINTS) for face in result.multi_face_landmarks or ()]
             if self.last is not None:
                 candidates = [face for face in candidates if self._is_same(face, min(1.0 + 0.1 * self.lost, 2.5))]
-            if candidates:
+            if candidates and window.side == max(frame.shape[:2]):
+                break  # what was found at a glance is larger than what the distant search can add
+            if candidates and self.last is not None:
                 break
         if not candidates:
             return None
@@ -261,47 +278,30 @@ class _Person:
         return max(candidates, key=prominence)
 
     def _search_windows(self, frame: np.ndarray) -> Iterator[_Window]:
-        """Where to look: about the last place, then everywhere, then (for the detector is short-sighted) in tiles."""
-        height, width = frame.shape[:2]
+        """Where to look: about the last place, everywhere, and (FaceMesh is short-sighted) at what may be distant faces."""
         if self.last is not None:
             centre, size = _place(self.last)
-            yield _Window.around(centre, np.full(4, 2.0 * size), frame)
-        yield _Window(0, 0, width, height)
-        for part in (1.0, 0.5):
-            side = round(part * min(width, height))
-            for top in np.linspace(0, height - side, max(1, round(1.5 * height / side))).astype(int).tolist():
-                for left in np.linspace(0, width - side, max(1, round(1.5 * width / side))).astype(int).tolist():
-                    yield _Window(left, top, left + side, top + side)
+            yield _Window.around(centre, 2.0 * size)
+        whole = _Window.whole(frame)
+        yield whole
+        for detection in self.distant.process(whole.picture(frame, SEARCH_SIDE)).detections or ():
+            box = detection.location_data.relative_bounding_box
+            middle = np.array((box.xmin + box.width / 2, box.ymin + box.height / 2)) * whole.side
+            yield _Window.around(middle + (whole.left, whole.top), 1.6 * max(box.width, box.height) * whole.side)
 
-    def _keep_window(self, frame: np.ndarray, face: np.ndarray) -> None:
+    def _keep_window(self, face: np.ndarray) -> None:
         """Hold the tracker's window still, for moving it makes the tracker start anew, unless the face nears its edge."""
         centre, size = _place(face)
         window = self.face_window
-        if (
-            window is not None
-            and _contains(window, centre, 0.8 * size, frame)
-            and size * 6 > window.right - window.left
-        ):
-            return
-        self.face_window = _Window.around(centre, np.full(4, 1.6 * size), frame)
-        self.tracker.reset()
+        if window is None or not window.holds(centre, 0.8 * size) or window.side > 6 * size:
+            self.face_window = _Window.around(centre, 1.6 * size)
+            self.tracker.reset()
 
 
 def _place(face: np.ndarray) -> tuple[np.ndarray, float]:
     """Centre [2] and size of a face in pixels."""
     low, high = face[:, :2].min(0), face[:, :2].max(0)
     return (low + high) / 2, float((high - low).max())
-
-
-def _contains(window: _Window, centre: np.ndarray, margin: float, frame: np.ndarray) -> bool:
-    """Whether the centre is at least the margin away from the window's sides, other than where the frame itself ends."""
-    height, width = frame.shape[:2]
-    return bool(
-        (window.left == 0 or centre[0] - margin >= window.left)
-        and (window.top == 0 or centre[1] - margin >= window.top)
-        and (window.right == width or centre[0] + margin <= window.right)
-        and (window.bottom == height or centre[1] + margin <= window.bottom)
-    )
 
 
 def _fill_between(values: np.ndarray, times: np.ndarray) -> np.ndarray:

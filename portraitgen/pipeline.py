@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -286,7 +286,7 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _clip_stage(clip: Path, directory: Path, settings: Settings) -> Iterator[Progress]:
+def _clip_stage(clip: Path, directory: Path, settings: Settings) -> Generator[Progress, None, Portrait]:
     """Look at the whole clip once, choose the working crop and create the folder."""
     from .clip import probe, read_frames
     from .crop import choose_crop

@@ -56,7 +56,7 @@ PRESETS: dict[str, ReconstructionConfig] = {
         texel_pixels=2.0,
         views=8,
         frames=150,
-        fit=FitConfig(steps=420, coarse_steps=140),
+        fit=FitConfig(steps=700, coarse_steps=100),
         refine_steps=8,
     ),
     "standard": ReconstructionConfig(

@@ -34,6 +34,8 @@ from portraitgen.evidence import (
 from portraitgen.landmarks import FACE_POINTS, Landmarks, check_coverage
 from portraitgen.smoothing import bending, solve_smooth
 
+BOUND_ROUNDS, STIFF = 4, 1e8  # how bounds are kept
+FOCAL_SIGMA = 0.15  # of the logarithm of the focal length
 WARM_UP_STEPS = 3  # of the shape's fit, with the shape held
 
 
@@ -45,7 +47,7 @@ class TrackingConfig:
     shape_steps: int = 12
     pose_steps: int = 4
     focal: float = 2.2  # focal length a priori, in sides of the working image
-    shape_prior: float = 25.0  # weight of the shape's prior: landmarks err together, so they must not outvote it
+    shape_prior: float = 60.0  # weight of the shape's prior: landmarks err together, so they must not outvote it
     offset_sigma: float = 0.003  # metres by which FaceMesh may see a point beside its mean place on the surface
     implausible: float = 0.12  # mean error of a frame above which its landmarks are not believed
 
@@ -123,7 +125,7 @@ class _Fit:
 
     def _initialise(self) -> Tensor:
         """Unknowns [T, N] from the rigid motion that best carries the mean head onto each frame's 3D landmarks."""
-        mean = self.points.template[:FACE_COUNT]
+        mean = self._skin().rest(self.betas, torch.zeros(1, self.points.expression_basis.shape[0]))[0, :FACE_COUNT]
         target = self.data.face[:, :FACE_COUNT].nan_to_num(0.0)
         centred, aimed = mean - mean.mean(0), target - target.mean(1, keepdim=True)
         u, singular, v = torch.linalg.svd(aimed.transpose(1, 2) @ centred)
@@ -241,85 +243,149 @@ class _Fit:
         return moved.unflatten(-1, (3, -1))
 
     def fit_shape(self) -> Iterator[float]:
-        """Betas, focal length and offsets from key frames. Yields the fraction done."""
-        frames = self._key_frames()
-        count, prior = len(self.betas), self.prior.weight.double()
-        for step in range(self.config.shape_steps):
-            residuals, by_frame, by_shared, by_place = self._linearise(frames, shared=True)
-            if step >= self.config.shape_steps // 2:
-                residuals = self._fit_offsets(residuals, by_place)
-            r, a, s = residuals.double(), by_frame.double(), by_shared.double()
-            own = a.transpose(1, 2) @ a
-            own = own + torch.diag_embed(1e-3 * own.diagonal(dim1=1, dim2=2) + prior)
-            gradient = (a.transpose(1, 2) @ r[..., None])[..., 0] + prior * (self.unknowns[frames] - self.prior.mean)
-            own, gradient = self._hold_bounds(own, gradient, self.unknowns[frames])
-            cross = a.transpose(1, 2) @ s
-            solved = torch.linalg.solve(own, torch.cat((cross, gradient[..., None]), dim=-1))
-            shared_prior = torch.full((count + 1,), self.config.shape_prior).double()
-            shared_prior[-1] = 1 / 0.15**2
-            drift = torch.cat((self.betas, (self.focal / (self.config.focal * self.size)).log()[None])).double()
-            matrix = (s.transpose(1, 2) @ s - cross.transpose(1, 2) @ solved[..., :-1]).sum(0) + torch.diag(
-                shared_prior
-            )
-            right = (s.transpose(1, 2) @ r[..., None])[..., 0] - (cross.transpose(1, 2) @ solved[..., -1:])[..., 0]
-            move = -torch.linalg.solve(matrix, right.sum(0) + shared_prior * drift)
-            move = move * min(1.0, 0.6 / float(move.abs().max()))
-            if step < WARM_UP_STEPS:  # else the shape would take on the first frames' expressions
-                move = torch.zeros_like(move)
-            own_move = -solved[..., -1] - (solved[..., :-1] @ move)
-            self.betas = self.betas + move[:-1].float()
-            self.focal = self.focal * move[-1].clamp(-0.2, 0.2).exp().float()
-            self._move(frames, own_move.float())
-            yield (step + 1) / self.config.shape_steps
+        """Betas, focal length and offsets from key frames. Yields the fraction done.
 
-    def _fit_offsets(self, residuals: Tensor, by_place: Tensor) -> Tensor:
-        """Move each face point near its mean place on the surface, given everything else; returns the new residuals.
+        The frames' own unknowns are eliminated from each step (Schur complement). A step that makes matters worse is taken
+        back and tried again, shorter.
+        """
+        frames, steps = self._key_frames(), self.config.shape_steps
+        best, damping = float("inf"), 1e-3
+        for step in range(steps + 1):
+            linearised = self._linearise(frames, shared=True)
+            cost = self._cost(frames, linearised[0])
+            if cost < best:
+                best, damping = cost, max(damping / 4, 1e-4)
+                kept = (self.betas, self.focal, self.unknowns.clone(), linearised)
+            else:
+                damping *= 10
+                self.betas, self.focal, self.unknowns, linearised = kept
+                self.unknowns = self.unknowns.clone()
+            if step == steps // 2:
+                self._fit_offsets(linearised[0], linearised[3])
+                linearised = self._linearise(frames, shared=True)
+                best = self._cost(frames, linearised[0])
+                kept = (self.betas, self.focal, self.unknowns.clone(), linearised)
+            if step < steps:
+                self._step_shape(frames, linearised, damping, hold=step < WARM_UP_STEPS)
+                yield (step + 1) / steps
+        self._start_from(frames)
 
-        residuals: [B, R] rows of `_linearise`, of which only the points' own change; by_place: [B, L, 2, 3].
+    def _start_from(self, key_frames: Tensor) -> None:
+        """Start all other frames with the fitted shape and camera and the expression of the most similar key frame."""
+        fitted = self.unknowns[key_frames]
+        similar = torch.cdist(self._outlines(torch.arange(len(self.unknowns))), self._outlines(key_frames)).argmin(1)
+        self.unknowns = self._initialise()
+        self.unknowns[:, EXPRESSION_START:] = fitted[similar, EXPRESSION_START:]
+        self.unknowns[key_frames] = fitted
+
+    def _outlines(self, frames: Tensor) -> Tensor:
+        """A description of pose and expression of each frame, [B, D]."""
+        face = self.data.face[frames, ::4]
+        return ((face - face.mean(1, keepdim=True)) / self.data.unit[frames, None, None]).flatten(1).nan_to_num(0.0)
+
+    def _cost(self, frames: Tensor, residuals: Tensor) -> float:
+        """What the shape's fit minimises; the points' robust weights make it grow ever more slowly with their errors."""
+        unknowns = self.prior.weight * (self.unknowns[frames] - self.prior.mean).square()
+        shared = self.betas.square().sum() + (self._focal_drift() / FOCAL_SIGMA).square()
+        return float(residuals.square().sum() + unknowns.sum() + self.config.shape_prior * shared)
+
+    def _focal_drift(self) -> Tensor:
+        return (self.focal / (self.config.focal * self.size)).log()
+
+    def _step_shape(
+        self, frames: Tensor, linearised: tuple[Tensor, Tensor, Tensor, Tensor], damping: float, hold: bool
+    ) -> None:
+        """One damped Gauss-Newton step of betas, focal length (unless held) and the frames' own unknowns."""
+        residuals, by_frame, by_shared, _ = linearised
+        own, gradient = self._normal_equations(frames, residuals, by_frame, damping)
+        a, s = by_frame.double(), by_shared.double()
+        cross = a.transpose(1, 2) @ s
+        move = torch.zeros(s.shape[-1], dtype=torch.float64)
+        if not hold:
+            stiff = torch.diag_embed(self._held(frames, gradient) * STIFF)
+            solved = torch.linalg.solve(own + stiff, torch.cat((cross, gradient[..., None]), dim=-1))
+            prior = torch.full_like(move, self.config.shape_prior)
+            prior[-1] /= FOCAL_SIGMA**2
+            alone = (s.transpose(1, 2) @ s).sum(0)
+            matrix = alone + torch.diag(damping * alone.diagonal() + prior)
+            matrix = matrix - (cross.transpose(1, 2) @ solved[..., :-1]).sum(0)
+            downhill = (s.transpose(1, 2) @ residuals.double()[..., None] - cross.transpose(1, 2) @ solved[..., -1:]).sum(0)
+            drift = torch.cat((self.betas, self._focal_drift()[None]))
+            move = -torch.linalg.solve(matrix, downhill[:, 0] + prior * drift)
+        self.betas = self.betas + move[:-1].float()
+        self.focal = self.focal * move[-1].clamp(-0.2, 0.2).exp().float()
+        self._move(frames, own, gradient + cross @ move, torch.linalg.solve)
+
+    def _fit_offsets(self, residuals: Tensor, by_place: Tensor) -> None:
+        """Move each face point near its mean place on the surface, given everything else.
+
+        residuals: [B, R] rows of `_linearise`; by_place: [B, L, 2, 3].
         """
         share = min(1.0, 6 / len(residuals))  # the frames repeat one another, so they count as a few
-        count = 2 * by_place.shape[1]
-        own = residuals[:, :count].unflatten(1, (-1, 2))
+        own = residuals[:, : 2 * by_place.shape[1]].unflatten(1, (-1, 2))
         matrix = share * torch.einsum("blcx,blcy->lxy", by_place, by_place)
         right = share * torch.einsum("blcx,blc->lx", by_place, own) - (matrix @ self.offsets[..., None])[..., 0]
         sigma = torch.full((len(matrix), 1, 1), self.config.offset_sigma)
         sigma[[*LIPS, *EYELIDS]] /= 10  # else they would take over the opening of mouth and eyes from the expression
-        moved = -torch.linalg.solve(matrix + torch.eye(3) / sigma**2, right) - self.offsets
-        moved[FACE_COUNT:] = 0
-        self.offsets = self.offsets + moved
-        return torch.cat(((own + (by_place @ moved[..., None])[..., 0]).flatten(1), residuals[:, count:]), dim=1)
+        offsets = -torch.linalg.solve(matrix + torch.eye(3) / sigma**2, right)
+        offsets[FACE_COUNT:] = 0
+        self.offsets = offsets
 
     def fit_frames(self) -> Iterator[float]:
         """Unknowns of all frames together, shape and camera held. Yields the fraction done."""
         total, batch = len(self.unknowns), 64
-        prior, smoothness = self.prior.weight.double(), self.prior.smoothness.double()
+        smoothness = self.prior.smoothness.double()
         for step in range(self.config.pose_steps):
             blocks, gradients = [], []
             for start in range(0, total, batch):
                 frames = torch.arange(start, min(start + batch, total))
                 residuals, by_frame, _, _ = self._linearise(frames, shared=False)
-                own = (by_frame.transpose(1, 2) @ by_frame).double()
-                blocks.append(own + torch.diag_embed(1e-4 * own.diagonal(dim1=1, dim2=2) + prior))
-                gradients.append((by_frame.transpose(1, 2) @ residuals[..., None])[..., 0].double())
+                block, gradient = self._normal_equations(frames, residuals, by_frame, damping=1e-4)
+                blocks.append(block)
+                gradients.append(gradient)
             own, gradient = torch.cat(blocks), torch.cat(gradients)
-            unknowns = self.unknowns.double()
-            gradient = gradient + prior * (unknowns - self.prior.mean) + smoothness * bending(unknowns)
-            own, gradient = self._hold_bounds(own, gradient, self.unknowns)
-            self._move(torch.arange(total), -solve_smooth(own, smoothness, gradient).float())
+            gradient = gradient + smoothness * bending(self.unknowns.double())
+            self._move(torch.arange(total), own, gradient, lambda m, g: solve_smooth(m, smoothness, g))
             yield (step + 1) / self.config.pose_steps
 
-    def _hold_bounds(self, matrix: Tensor, gradient: Tensor, unknowns: Tensor) -> tuple[Tensor, Tensor]:
-        """Stiffen the unknowns that rest on a bound and would leave it."""
-        held = ((unknowns <= self.prior.low) & (gradient > 0)) | ((unknowns >= self.prior.high) & (gradient < 0))
-        return matrix + torch.diag_embed(held * 1e8), torch.where(held, torch.zeros_like(gradient), gradient)
+    def _normal_equations(
+        self, frames: Tensor, residuals: Tensor, by_frame: Tensor, damping: float
+    ) -> tuple[Tensor, Tensor]:
+        """Matrix [B, N, N] and gradient [B, N] of the frames' own unknowns, priors included, in double precision."""
+        prior, rows = self.prior.weight.double(), by_frame.double()
+        matrix = rows.transpose(1, 2) @ rows
+        matrix = matrix + torch.diag_embed(damping * matrix.diagonal(dim1=1, dim2=2) + prior)
+        gradient = (rows.transpose(1, 2) @ residuals.double()[..., None])[..., 0]
+        return matrix, gradient + prior * (self.unknowns[frames] - self.prior.mean)
 
-    def _move(self, frames: Tensor, step: Tensor) -> None:
-        self.unknowns[frames] = (self.unknowns[frames] + step).clamp(self.prior.low, self.prior.high)
+    def _held(self, frames: Tensor, gradient: Tensor) -> Tensor:
+        """Mask [B, N] of the unknowns that rest on a bound and would leave it downhill."""
+        here = self.unknowns[frames]
+        return ((here <= self.prior.low) & (gradient > 0)) | ((here >= self.prior.high) & (gradient < 0))
+
+    def _move(
+        self, frames: Tensor, matrix: Tensor, gradient: Tensor, solve: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        """Take the Gauss-Newton step of the frames' unknowns within their bounds.
+
+        Clipping the free step would not do: unknowns that work against each other would overshoot. Those that would leave
+        their bounds are held on them and the others solved again.
+        """
+        here, low, high = self.unknowns[frames].double(), self.prior.low.double(), self.prior.high.double()
+        target, held = here, self._held(frames, gradient)
+        for _ in range(BOUND_ROUNDS):
+            stiff = held * STIFF
+            there = here - solve(matrix + torch.diag_embed(stiff), gradient + stiff * (here - target))
+            beyond = ((there < low) | (there > high)) & ~held
+            if not beyond.any():
+                break
+            target, held = torch.where(beyond, there.clamp(low, high), target), held | beyond
+        self.unknowns[frames] = there.clamp(low, high).float()
 
     def _key_frames(self) -> Tensor:
         """Frames that differ most from one another: farthest-point sampling of the landmarks, the middle one first."""
         known = torch.nonzero(self.data.seen)[:, 0]
-        shapes = (self.data.face[known, ::4] / self.data.unit[known].median()).flatten(1)
+        shapes = self._outlines(known)
         chosen = [int((shapes - shapes.median(0).values).norm(dim=1).argmin())]
         distance = (shapes - shapes[chosen[0]]).norm(dim=1)
         while len(chosen) < min(self.config.key_frames, len(known)):
@@ -339,12 +405,8 @@ class _Fit:
         for _ in range(3):
             for part in frames.split(64):
                 residuals, by_frame, _, _ = self._linearise(part, shared=False)
-                own = by_frame.transpose(1, 2) @ by_frame
-                own = own + torch.diag_embed(1e-3 * own.diagonal(dim1=1, dim2=2) + self.prior.weight)
-                gradient = (by_frame.transpose(1, 2) @ residuals[..., None])[..., 0]
-                gradient = gradient + self.prior.weight * (self.unknowns[part] - self.prior.mean)
-                own, gradient = self._hold_bounds(own, gradient, self.unknowns[part])
-                self._move(part, -torch.linalg.solve(own, gradient))
+                own, gradient = self._normal_equations(part, residuals, by_frame, damping=1e-3)
+                self._move(part, own, gradient, torch.linalg.solve)
         return self.errors().nan_to_num(0.0) > self.config.implausible
 
     def result(self) -> Tracking:

@@ -148,10 +148,11 @@ def test_root_is_the_base_of_the_neck_and_joints_move_what_they_should(body: Ann
     moved = (body.vertices(params)[1] - body.vertices(params)[0]).norm(dim=-1)
     part = {name: moved[body.faces[body.faces_labelled(name)].unique()] for name in ("lips", "torso")}
     assert part["lips"].min() > 0.02
-    above = body.skin.weights[:, [BONE_NAMES.index(f"clavicle_{side}") for side in ("left", "right")]].sum(1) > 0.5
+    arms = [BONE_NAMES.index(f"{part}_{side}") for part in ("upper_arm", "clavicle") for side in ("left", "right")]
+    above = body.skin.weights[:, arms].sum(1) > 0.5
     below = body.skin.weights[:, [BONE_NAMES.index(name) for name in BONE_NAMES if "spine" in name]].sum(1) > 0
     assert (above & ~below).sum() > 50
-    assert moved[above & ~below].max() < 1e-6  # the spine swings the hips instead
+    assert moved[above & ~below].max() < 1e-3  # the spine swings the hips instead
     assert part["torso"].max() > 0.05
 
 

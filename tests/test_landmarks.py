@@ -12,6 +12,7 @@ import torch
 from portraitgen.body import LABELS, load_body
 from portraitgen.correspondences import closest_on_triangles, correspondences
 from portraitgen.errors import InputError
+from portraitgen.evidence import GAPS
 from portraitgen.landmarks import Landmarks, check_coverage, detect_landmarks, head_boxes, shoulder_boxes
 
 NOSE = np.array((221.0, 128.0))  # tip of the nose in the portrait
@@ -67,10 +68,9 @@ def test_a_real_face_and_its_shoulders(portrait: np.ndarray) -> None:
 
 
 def test_a_small_face_in_a_large_frame(portrait: np.ndarray) -> None:
-    face = small(portrait, 0.35)
-    frame = canvas(2560, 1440, (face, 1700, 300))
+    frame = canvas(3840, 2160, (portrait, 2700, 500))
     landmarks = detect_landmarks(iter([frame] * 2), Times(2))
-    assert np.abs(landmarks.face[:, 1, :2] - (NOSE * 0.35 + (1700, 300))).max() < 6
+    assert np.abs(landmarks.face[:, 1, :2] - (NOSE + (2700, 500))).max() < 6
 
 
 def test_the_largest_face_near_the_middle_and_the_same_one_throughout(portrait: np.ndarray) -> None:
@@ -139,7 +139,9 @@ def test_correspondences_lie_where_they_should() -> None:
     assert (labels[468:473] == LABELS.index("eye_right")).all()
     assert (labels[473:478] == LABELS.index("eye_left")).all()
     assert (labels[[0, 13, 14, 17]] == LABELS.index("lips")).all()
-    assert points[13, 1] < points[14, 1]  # the upper lip's inner edge is above the lower one's (y points down)
+    jaw = (body.skin.expression_basis[body.expression_names.index("jawOpen")][body.faces[triangles]]).mean(1)[:, 1]
+    for upper, lower in GAPS[6:]:
+        assert jaw[lower] > jaw[upper] + 0.008  # each lip's inner edge is on its own lip
     assert points[159, 1] < points[145, 1]
     assert points[1, 2] < points[:468, 2].quantile(0.05)  # the tip of the nose is in front
     mirrored = points[[33, 61, 234]] * torch.tensor((-1.0, 1, 1))
