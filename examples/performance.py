@@ -109,8 +109,8 @@ def sound() -> np.ndarray:
     signal = np.zeros_like(times)
     for start, length, _, name in SYLLABLES:
         gain = loudness(start, length, times)
-        span = np.flatnonzero(gain > 0)
-        span = slice(span[0], span[-1] + 1)
+        heard = np.flatnonzero(gain > 0)
+        span = slice(heard[0], heard[-1] + 1)
         voice = 0.06 * breath[span]
         for harmonic in range(1, 19):
             at = harmonic * hertz[span]

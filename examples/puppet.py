@@ -14,8 +14,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.linalg import splu
+from pictures import Ellipse, Harmonic, continued_around, grown, shrunk, smooth_mask, soft
 from torch import Tensor
 
 from portraitgen.body import BONE_NAMES, LABELS, AnnyBody, BodyParameters
@@ -37,98 +36,6 @@ LASHES, LID_REACH = 2.5, 9.0  # px above the opening that move as one, and above
 NECK_GAP = 25  # px, twice the width of the strip along the jaw in which skin of face and neck share their motion
 COLLAR_REACH = 34  # px below the bare neck over which its motion dies away in the dark collar
 CAVITY, TONGUE, BETWEEN_LIPS = (34, 14, 13), (128, 62, 60), (110, 52, 48)
-
-
-def soft(mask: np.ndarray, sigma: float) -> np.ndarray:
-    """The mask blurred, float32."""
-    return cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma)
-
-
-def grown(mask: np.ndarray, side: int) -> np.ndarray:
-    """The mask dilated by a disc `side` pixels across."""
-    return cv2.dilate(mask.astype(np.uint8), cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))) > 0
-
-
-def shrunk(mask: np.ndarray, side: int) -> np.ndarray:
-    """The mask eroded by a disc `side` pixels across."""
-    return ~grown(~mask, side)
-
-
-def moved(places: np.ndarray, transform: np.ndarray) -> np.ndarray:
-    """Places [..., 3] under a rigid transform [4, 4]."""
-    return places @ transform[:3, :3].T + transform[:3, 3]
-
-
-Ellipse = tuple[tuple[float, float], tuple[float, float], float]  # centre, diameters in pixels, degrees, as in OpenCV
-
-
-def continued_around(picture: np.ndarray, known: np.ndarray, wanted: np.ndarray, ellipse: Ellipse) -> np.ndarray:
-    """The picture [S, S, 3] with the `wanted` part of a ring filled in along it, from both ends of what is `known`."""
-    (x, y), axes, degrees = ellipse
-    turn = cv2.getRotationMatrix2D((0, 0), -degrees, 1)[:, :2] * (np.array(axes) / 2)  # unit circle to pixels
-    angles, radii = np.meshgrid(np.linspace(-np.pi, np.pi, 1024, endpoint=False), np.linspace(0.5, 1.05, 160))
-    circle = np.stack((np.cos(angles), np.sin(angles)), axis=-1) * radii[..., None]
-    source = (circle @ turn.T + (x, y)).astype(np.float32)
-    ring = cv2.remap(picture, source, None, cv2.INTER_LINEAR).astype(np.float64)
-    seen = cv2.remap(known.astype(np.float32), source, None, cv2.INTER_LINEAR) > 0.99
-    for row, there in zip(ring, seen, strict=True):
-        if there.any():
-            for channel in row.T:
-                channel[~there] = np.interp(np.flatnonzero(~there), np.flatnonzero(there), channel[there], period=1024)
-    rows, columns = np.mgrid[: len(picture), : len(picture)]
-    unit = (np.stack((columns - x, rows - y), axis=-1)) @ np.linalg.inv(turn).T
-    radius, angle = np.linalg.norm(unit, axis=-1), np.arctan2(unit[..., 1], unit[..., 0])
-    back_x, back_y = (angle + np.pi) / (2 * np.pi) * 1024, (radius - 0.5) / 0.55 * 159
-    filled = cv2.remap(
-        np.pad(ring, ((0, 0), (0, 1), (0, 0)), mode="wrap").astype(np.float32),
-        back_x.astype(np.float32),
-        back_y.astype(np.float32),
-        cv2.INTER_LINEAR,
-    )
-    on_ring = wanted & (radius > 0.52) & (radius < 1.04)
-    return np.where(on_ring[..., None], np.rint(filled), picture).astype(np.uint8)
-
-
-class Harmonic:
-    """Smooth interpolation of values given at some pixels of a picture to all its pixels (Laplace's equation)."""
-
-    def __init__(self, known: np.ndarray) -> None:
-        """known: [H, W] bool."""
-        self.known = known
-        unknown = ~known
-        index = np.full(known.shape, -1)
-        index[unknown] = np.arange(unknown.sum())
-        ids = np.arange(known.size).reshape(known.shape)
-        first = np.concatenate((ids[:, :-1].ravel(), ids[:-1].ravel()))
-        second = np.concatenate((ids[:, 1:].ravel(), ids[1:].ravel()))
-        first, second = np.concatenate((first, second)), np.concatenate((second, first))
-        rows = unknown.ravel()[first]
-        first, second = index.ravel()[first[rows]], second[rows]
-        inner = index.ravel()[second] >= 0
-        count = int(unknown.sum())
-        degree = np.bincount(first, minlength=count)
-        inside = coo_matrix(
-            (
-                np.concatenate((degree, -np.ones(inner.sum()))),
-                (
-                    np.concatenate((np.arange(count), first[inner])),
-                    np.concatenate((np.arange(count), index.ravel()[second[inner]])),
-                ),
-            ),
-            shape=(count, count),
-        )
-        self.solver = splu(inside.tocsc())
-        outer = ~inner
-        self.border = coo_matrix(
-            (np.ones(outer.sum()), (first[outer], second[outer])), shape=(count, known.size)
-        ).tocsr()
-
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """values: [H, W, C], read where known. Returns [H, W, C]."""
-        out = values.astype(np.float64)
-        out[~self.known] = 0
-        out[~self.known] = self.solver.solve(self.border @ out.reshape(-1, out.shape[-1]))
-        return out
 
 
 @dataclass(frozen=True)
@@ -158,10 +65,14 @@ def projected(places: np.ndarray, K: np.ndarray) -> np.ndarray:
     return pixels[..., :2] / pixels[..., 2:]
 
 
-def smooth_mask(outline: np.ndarray, size: int, sigma: float) -> np.ndarray:
-    """Antialiased inside of a closed outline [N, 2] in pixels, softened by `sigma` pixels; [size, size] float32."""
-    canvas = cv2.fillPoly(np.zeros((size * 8, size * 8), np.uint8), [np.rint(outline * 8).astype(np.int32)], 1)
-    return soft(cv2.resize(canvas.astype(np.float32), (size, size), interpolation=cv2.INTER_AREA), sigma)
+def moved(places: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    """Places [..., 3] under a rigid transform [4, 4]."""
+    return places @ transform[:3, :3].T + transform[:3, 3]
+
+
+def plain(shade: tuple[int, int, int], like: np.ndarray) -> np.ndarray:
+    """A picture of one shade (0..255), of the size of another; float32 0..1."""
+    return np.broadcast_to(np.array(shade, np.float32) / 255, like.shape)
 
 
 class Puppet:
@@ -252,13 +163,10 @@ class Puppet:
             above = np.max([np.roll(solid, -rows, axis=0) for rows in range(6)], axis=0)  # teeth go on under the lip
             self.patches["teeth"] = Patch(colour, soft(above, 0.7), places)
             for part, shade in (("cavity", CAVITY), ("lips", BETWEEN_LIPS)):
-                shade = np.broadcast_to(np.float32(shade) / 255, colour.shape)
-                self.patches[part] = Patch(shade, soft(grown(solid, 15), 1), places)
+                self.patches[part] = Patch(plain(shade, colour), soft(grown(solid, 15), 1), places)
             x, y = self.lips[0]
             tongue = cv2.ellipse(np.zeros_like(self.opening), (int(x), int(y) + 2), (16, 6), 0, 0, 360, 1.0, -1)
-            self.patches["tongue"] = Patch(
-                np.broadcast_to(np.float32(TONGUE) / 255, colour.shape), soft(tongue, 2.5), places
-            )
+            self.patches["tongue"] = Patch(plain(TONGUE, colour), soft(tongue, 2.5), places)
 
     def _places(self) -> None:
         """A place in space for every pixel around the head, and what each of them moves with."""

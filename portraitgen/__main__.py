@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from portraitgen import __version__
-from portraitgen.errors import InputError
-from portraitgen.pipeline import ENGINES, PRESETS
-from portraitgen.progress import Progress
+
+from .errors import InputError
+from .pipeline import ENGINES, PRESETS
+from .progress import Progress
 
 RECONSTRUCT_STAGES = ("clip", "tracking", "matting", "reconstruction")
 EDIT_STAGES = ("edit", "fitting", "render")

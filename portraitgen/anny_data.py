@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from portraitgen.body import BONES, LABELS
+from .body import BONES, LABELS
 
 FORMAT = 5  # part of the cache's name: increase when the arrays change
 SHAPE_COUNT = 80

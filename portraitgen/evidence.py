@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from portraitgen.body import BONE_NAMES, JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices
-from portraitgen.correspondences import correspondences
-from portraitgen.landmarks import FACE_POINTS, Landmarks
+from .body import BONE_NAMES, JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices
+from .correspondences import correspondences
+from .landmarks import FACE_POINTS, Landmarks
 
 EYE_CORNERS = (33, 263)  # FaceMesh's outer eye corners; their distance in 3D is the inter-ocular distance of all errors
 FACE_COUNT = 468  # landmarks without the irises: those that count in the error

@@ -174,7 +174,7 @@ def fit(
         coarse = step < config.coarse_steps
         batch = data.whole(index, 2) if coarse else data.windows(index, config.window, generator)
         height, width = batch.image.shape[-2:]
-        # The rasteriser's fixed blur of a third of a pixel makes everything look larger in half-size pictures: poses learn at full size only.
+        # The rasteriser's fixed blur makes everything look larger in half-size pictures, so poses learn at full size only.
         refine = bool(config.pose_rate) and not coarse
         with torch.set_grad_enabled(refine):
             vertices = fitted.vertices(batch.frames)

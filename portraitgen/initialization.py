@@ -19,7 +19,9 @@ from .body import LABELS, BodyModel
 from .frames import TrainingFrames
 from .mesh import rasterize_mesh
 
-_FACING_NEAR = -0.5  # cosine of the angle between a face's normal and the way to the camera, up to which a turn may show the face
+_FACING_NEAR = (
+    -0.5
+)  # cosine of the angle between a face's normal and the way to the camera, up to which a turn may show the face
 _OUTSIDE = 0.05  # fraction of the picture's side that a face may lie outside of it
 _UNSEEN = 3.0  # how much coarser unseen faces are
 _FINE, _FINE_LABELS = 0.75, ("eye_left", "eye_right", "lips", "teeth")
@@ -93,7 +95,9 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
     """
     size = views.images.shape[-1]
     total = torch.zeros(len(avatar), 3, device=views.images.device)
-    alpha_total, weight_total, seen_total, inside_total = (torch.zeros(len(avatar), device=total.device) for _ in range(4))
+    alpha_total, weight_total, seen_total, inside_total = (
+        torch.zeros(len(avatar), device=total.device) for _ in range(4)
+    )
     for view in range(len(views.vertices)):
         vertices = views.vertices[view : view + 1]
         means = avatar(vertices).means[0]
@@ -130,7 +134,7 @@ def _face_uvs(body: BodyModel) -> Tensor:
 
 
 def _face_spacing(body: BodyModel, views: Views, wanted: float) -> Tensor:
-    """Distance between texels on each face ``[F]`` in metres: coarser where no view looks, 0 where none could after a turn of the camera."""
+    """Distance between texels on each face ``[F]`` in metres: coarser where no view looks, 0 where none could look."""
     size = views.images.shape[-1]
     seen = torch.zeros(len(body.faces) + 1, dtype=torch.bool, device=views.vertices.device)
     seen[views.triangles.unique()] = True  # -1, no triangle, falls on the last, spare entry

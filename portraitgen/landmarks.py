@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from portraitgen.errors import InputError
+from .errors import InputError
 
 FACE_POINTS, POSE_POINTS = 478, 33
 LONGEST_GAP = 0.5  # seconds without a face that are bridged
@@ -287,7 +287,9 @@ class _Person:
         for detection in self.distant.process(whole.picture(frame, SEARCH_SIDE)).detections or ():
             box = detection.location_data.relative_bounding_box
             middle = np.array((box.xmin + box.width / 2, box.ymin + box.height / 2)) * whole.side
-            yield _Window.around(middle + (whole.left, whole.top), 1.6 * max(box.width, box.height) * whole.side)
+            yield _Window.around(
+                middle + np.array((whole.left, whole.top)), 1.6 * max(box.width, box.height) * whole.side
+            )
 
     def _keep_window(self, face: np.ndarray) -> None:
         """Hold the tracker's window still, for moving it makes the tracker start anew, unless the face nears its edge."""

@@ -9,22 +9,18 @@ smoothed along optical flow again.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from portraitgen.errors import InputError
+from .errors import InputError
+from .motion import Moment, fitted, flow_between, smooth_along_motion
 
 FrameSource = Callable[[], Iterator[np.ndarray]]
 
 PLATE_FRAMES = 16  # frames sampled for the clean plate: enough for a median, 13 MB at 512²
-LOOK_AHEAD = 2  # frames that each of the two temporal filters may see of the future
-PERSISTENCE = (
-    0.7  # share of the neighbouring frame's running average that a frame inherits where the motion is well explained
-)
 COLOUR_NOISE = 0.02  # standard deviation that sensor and codec give a flat colour (0..1)
 PRIOR_EVIDENCE = 3.0  # weight of the coarse mask, in the units of the discriminant (squared distance over variance)
 
@@ -66,60 +62,6 @@ def head_boxes(landmarks: np.ndarray) -> np.ndarray:
     return boxes
 
 
-@dataclass
-class Moment:
-    """One frame in the temporal filters: the picture, the motion to its predecessor, the value being smoothed."""
-
-    frame: np.ndarray  # [S, S, 3] uint8
-    flow: Flow | None  # None for the first frame
-    value: np.ndarray  # [H, W] float32, H = W = S or S / 2
-
-
-@dataclass
-class Flow:
-    """Motion between a frame and the one before it, both ways, at half resolution."""
-
-    to_previous: np.ndarray  # [S/2, S/2, 2] half-resolution pixels, on this frame's grid
-    from_previous: np.ndarray  # [S/2, S/2, 2], on the previous frame's grid: where its pixels go in this frame
-    trust_to: np.ndarray  # [S/2, S/2] 0..1, how well the motion explains this frame's colours
-    trust_from: np.ndarray
-
-
-def smooth_along_motion(items: Iterable[Moment]) -> Iterator[Moment]:
-    """Running average along optical flow over the past and LOOK_AHEAD coming frames, as far as the flow is trusted."""
-    window: deque[Moment] = deque()
-    past: tuple[np.ndarray, np.ndarray] | None = None
-    for item in items:
-        window.append(item)
-        if len(window) > LOOK_AHEAD:
-            past, done = _smoothed_first(window, past)
-            window.popleft()
-            yield done
-    while window:
-        past, done = _smoothed_first(window, past)
-        window.popleft()
-        yield done
-
-
-def _smoothed_first(
-    window: deque[Moment], past: tuple[np.ndarray, np.ndarray] | None
-) -> tuple[tuple[np.ndarray, np.ndarray], Moment]:
-    first = window[0]
-    total, weight = first.value.copy(), np.ones_like(first.value)
-    if past is not None and first.flow is not None:
-        share = PERSISTENCE * _fit(first.flow.trust_to, total.shape)
-        total += share * _warp(past[0], first.flow.to_previous)
-        weight += share * _warp(past[1], first.flow.to_previous)
-    state = (total, weight)
-    ahead, ahead_weight = np.zeros_like(total), np.zeros_like(weight)
-    for item in reversed(list(window)[1:]):
-        assert item.flow is not None
-        share = PERSISTENCE * _fit(item.flow.trust_from, total.shape)
-        ahead = share * _warp(ahead + item.value, item.flow.from_previous)
-        ahead_weight = share * _warp(ahead_weight + 1, item.flow.from_previous)
-    return state, Moment(first.frame, first.flow, (total + ahead) / (weight + ahead_weight))
-
-
 def _coarse_stream(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Iterator[Moment]:
     """Logits of the coarse mask at half resolution, with the flow between neighbours."""
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
@@ -129,44 +71,10 @@ def _coarse_stream(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Iterator[
         for frame, box in zip(frames, boxes, strict=True):
             half = frame.shape[0] // 2
             small = cv2.resize(frame, (half, half), interpolation=cv2.INTER_AREA)
-            flow = None if previous is None else _flow_between(estimator, previous, small)
+            flow = None if previous is None else flow_between(estimator, previous, small)
             logits = _keep_subject(segmenter(frame, box), box * 0.5)
             previous = small
             yield Moment(frame, flow, logits)
-
-
-def _flow_between(estimator: cv2.DISOpticalFlow, previous: np.ndarray, current: np.ndarray) -> Flow:
-    gray_previous, gray = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (previous, current))
-    to_previous = estimator.calc(gray, gray_previous, None)
-    from_previous = estimator.calc(gray_previous, gray, None)
-    return Flow(
-        to_previous,
-        from_previous,
-        _trust(current, previous, to_previous),
-        _trust(previous, current, from_previous),
-    )
-
-
-def _trust(target: np.ndarray, source: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    residual = np.abs(_warp(source.astype(np.float32), flow) - target).max(axis=2) * np.float32(1 / 255)
-    return np.exp(-np.square(cv2.blur(residual, (3, 3)) / 0.06))
-
-
-def _warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    """Sample `image` where the half-resolution `flow` points; the image may be at full or at half resolution."""
-    height, width = image.shape[:2]
-    scale = width / flow.shape[1]
-    field = (
-        flow if scale == 1 else cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR) * np.float32(scale)
-    )
-    grid_x, grid_y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(
-        image, grid_x + field[..., 0], grid_y + field[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-
-
-def _fit(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    return cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
 class _Segmenter:
@@ -266,7 +174,7 @@ def _clean_plate(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Plate:
             most = max(most, float((logits > 0).mean()))
             margin = int(size * 0.03) * 2 + 1
             covered = cv2.dilate(
-                (_fit(logits, (size, size)) > -2).astype(np.uint8), np.ones((margin, margin), np.uint8)
+                (fitted(logits, (size, size)) > -2).astype(np.uint8), np.ones((margin, margin), np.uint8)
             )
             pictures.append(frame)
             free.append(covered == 0)
@@ -291,7 +199,7 @@ def refine_alpha(frame: np.ndarray, coarse: np.ndarray, plate: Plate | None = No
     size = frame.shape[0]
     unit = size / 512
     image = frame.astype(np.float32) * np.float32(1 / 255)
-    prior, sure_person, sure_background, depth = _trimap(_fit(coarse.astype(np.float32), (size, size)), unit)
+    prior, sure_person, sure_background, depth = _trimap(fitted(coarse.astype(np.float32), (size, size)), unit)
     value = sure_person.astype(np.float32)
     unknown = ~(sure_person | sure_background)
     if not unknown.any():
@@ -352,7 +260,7 @@ def _local_colours(image: np.ndarray, source: np.ndarray, where: np.ndarray) -> 
     for radius, share in ((8, 1.0), (24, 0.02), (80, 0.0005)):
         window = 2 * max(1, round(radius * quarter / 512)) + 1
         gathered = gathered + share * cv2.blur(cv2.blur(moments, (window, window)), (window, window))
-    gathered = _fit(gathered[..., 1:] / np.maximum(gathered[..., :1], 1e-12), (size, size))[where]
+    gathered = fitted(gathered[..., 1:] / np.maximum(gathered[..., :1], 1e-12), (size, size))[where]
     mean = gathered[:, :3]
     return Colours(mean, gathered[:, 3:] - _products(mean, mean))
 
@@ -374,7 +282,7 @@ def _with_plate(outer: Colours, image: np.ndarray, plate: Plate, background: np.
         for values in (error, weight)
     )
     trust = np.exp(-error / np.maximum(near, 1e-6) / (2 * COLOUR_NOISE) ** 2) * (near > 0.02)
-    share = (_fit(trust, where.shape)[where] * plate.known[where])[:, None]
+    share = (fitted(trust, where.shape)[where] * plate.known[where])[:, None]
     return Colours(outer.mean + share * (plate.colour[where] - outer.mean), outer.covariance * (1 - share))
 
 

@@ -21,7 +21,7 @@ def rasterize_mesh(
     """
     import warp as wp
 
-    from portraitgen._warp_mesh import barycentrics, nearest_depth, nearest_triangle
+    from ._warp_mesh import barycentrics, nearest_depth, nearest_triangle
 
     vertices = vertices.detach().float().reshape(-1, *vertices.shape[-2:])
     K = K.detach().to(vertices)

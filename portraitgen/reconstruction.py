@@ -181,7 +181,6 @@ def load_fitted(portrait: Portrait, device: torch.device) -> Fitted:
     def part(prefix: str) -> dict[str, Tensor]:
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
-
     state = part("avatar.")
     channels = state["features"].shape[1]
     texels = Texels(state["texel_faces"], state["barycentrics"], state["uvs"], state["spacing"])

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from portraitgen.body import JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices
-from portraitgen.errors import InputError
-from portraitgen.evidence import (
+from .body import JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices
+from .errors import InputError
+from .evidence import (
     EXPRESSION_START,
     EYELIDS,
     FACE_COUNT,
@@ -31,8 +31,8 @@ from portraitgen.evidence import (
     make_priors,
     unpack,
 )
-from portraitgen.landmarks import FACE_POINTS, Landmarks, check_coverage
-from portraitgen.smoothing import bending, solve_smooth
+from .landmarks import FACE_POINTS, Landmarks, check_coverage
+from .smoothing import bending, solve_smooth
 
 BOUND_ROUNDS, STIFF = 4, 1e8  # how bounds are kept
 FOCAL_SIGMA = 0.15  # of the logarithm of the focal length
@@ -309,7 +309,9 @@ class _Fit:
             alone = (s.transpose(1, 2) @ s).sum(0)
             matrix = alone + torch.diag(damping * alone.diagonal() + prior)
             matrix = matrix - (cross.transpose(1, 2) @ solved[..., :-1]).sum(0)
-            downhill = (s.transpose(1, 2) @ residuals.double()[..., None] - cross.transpose(1, 2) @ solved[..., -1:]).sum(0)
+            downhill = (
+                s.transpose(1, 2) @ residuals.double()[..., None] - cross.transpose(1, 2) @ solved[..., -1:]
+            ).sum(0)
             drift = torch.cat((self.betas, self._focal_drift()[None]))
             move = -torch.linalg.solve(matrix, downhill[:, 0] + prior * drift)
         self.betas = self.betas + move[:-1].float()

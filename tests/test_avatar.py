@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from toy_body import ToyBody, toy_parameters
 
 from portraitgen.avatar import Avatar, sample_texels, triangle_frames
 from portraitgen.body import BodyParameters
-from toy_body import ToyBody, toy_parameters
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
 from portraitgen.avatar import Avatar, sample_texels
 from portraitgen.fitting import FitConfig, Fitted, PoseRefinement, fit
 from portraitgen.frames import TrainingFrames
 from portraitgen.losses import psnr
 from portraitgen.renderer import NeuralRenderer
-from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
 SIZE, FRAMES = 64, 8
 

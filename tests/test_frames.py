@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from toy_body import toy_parameters
 
 from portraitgen.frames import TrainingFrames
 from portraitgen.keyframes import diverse_frames, evenly_spaced
-from toy_body import toy_parameters
 
 
 @pytest.fixture

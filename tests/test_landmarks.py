@@ -70,7 +70,7 @@ def test_a_real_face_and_its_shoulders(portrait: np.ndarray) -> None:
 def test_a_small_face_in_a_large_frame(portrait: np.ndarray) -> None:
     frame = canvas(3840, 2160, (portrait, 2700, 500))
     landmarks = detect_landmarks(iter([frame] * 2), Times(2))
-    assert np.abs(landmarks.face[:, 1, :2] - (NOSE + (2700, 500))).max() < 6
+    assert np.abs(landmarks.face[:, 1, :2] - (NOSE + np.array((2700, 500)))).max() < 6
 
 
 def test_the_largest_face_near_the_middle_and_the_same_one_throughout(portrait: np.ndarray) -> None:

@@ -42,9 +42,14 @@ def test_tensors_survive_the_disk_without_pickle(portrait: Portrait) -> None:
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(portrait: Portrait) -> None:
     path = portrait.path("x.json")
     path.write_text("old")
-    with pytest.raises(InputError, match="disk is full"), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write_until_full() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match="disk is full"):
+        write_until_full()
     assert path.read_text() == "old"
     assert [p.name for p in portrait.directory.iterdir()] == ["x.json"]
 

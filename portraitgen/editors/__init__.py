@@ -46,11 +46,13 @@ class Editor(Protocol):
         name: shown to the person.
         reads_render: whether an edit starts from the current render, so that editing again brings it forward.
         edits_background: whether the background changes too; otherwise the clip's own stays.
+        understood: what it took the instruction to mean, shown to the person.
     """
 
     name: str
     reads_render: bool
     edits_background: bool
+    understood: str
 
     def edit(self, batch: EditBatch) -> Tensor:
         """Return the edited frames, [B, 3, H, W] in [0, 1]."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from portraitgen.editors import lexicon
+from . import lexicon
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from portraitgen.editors import lexicon, tagging
-from portraitgen.editors.lexicon import Entry
-from portraitgen.editors.tagging import Tag
+from . import lexicon, tagging
+from .lexicon import Entry
+from .tagging import Tag
 
 ATTRIBUTES = ("colour", "adjustment", "material", "look", "style", "mood", "character")
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from portraitgen.editors import EditBatch
-from portraitgen.editors.colour import from_oklab, oklab_of, smoothstep, to_oklab
-from portraitgen.editors.surface import (
+from . import EditBatch
+from .colour import from_oklab, oklab_of, smoothstep, to_oklab
+from .surface import (
     blur,
     bumped,
     coordinates,

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from portraitgen.editors import EditBatch
-from portraitgen.editors.colour import from_oklab, oklab_of, smoothstep, to_oklab
-from portraitgen.editors.looks import look
-from portraitgen.editors.surface import blur, carried, lightness, pixels, region, unit
+from . import EditBatch
+from .colour import from_oklab, oklab_of, smoothstep, to_oklab
+from .looks import look
+from .surface import blur, carried, lightness, pixels, region, unit
 
 BACKGROUND_FACE = 0.36  # face widths of the background's grid, as a share of the picture's height
 

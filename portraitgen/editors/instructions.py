@@ -11,11 +11,11 @@ import functools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from portraitgen.editors import catalogue, lexicon, meaning, tagging
-from portraitgen.editors.catalogue import Operation
-from portraitgen.editors.clauses import Clause, borrow, split
-from portraitgen.editors.lexicon import EVERYTHING, FACE, PERSON, Entry
-from portraitgen.errors import InputError
+from ..errors import InputError
+from . import catalogue, lexicon, meaning, tagging
+from .catalogue import Operation
+from .clauses import Clause, borrow, split
+from .lexicon import EVERYTHING, FACE, PERSON, Entry
 
 FETCH = "python -m portraitgen weights --fetch instruct-pix2pix"
 ENABLE = f"For free-form edits fetch InstructPix2Pix with `{FETCH}` (it needs a GPU, or patience)."

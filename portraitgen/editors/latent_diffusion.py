@@ -150,6 +150,7 @@ class InstructPix2Pix:
     name = "InstructPix2Pix"
     reads_render = True
     edits_background = False
+    understood = "the instruction as it is"
     image_guidance = 2.0
 
     def __init__(self, device: str, *, size: int = 512, steps: int = 10, chunk: int = 4) -> None:

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from portraitgen.editors import EditBatch
-from portraitgen.editors.colour import from_oklab, oklab_of, smoothstep, to_linear, to_oklab, to_srgb
-from portraitgen.editors.surface import (
+from . import EditBatch
+from .colour import from_oklab, oklab_of, smoothstep, to_linear, to_oklab, to_srgb
+from .surface import (
     blur,
     bumped,
     carried,

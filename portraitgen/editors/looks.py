@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from portraitgen.editors import EditBatch
-from portraitgen.editors.colour import from_oklab, to_oklab
-from portraitgen.editors.filters import edges, flow, gaussian, kuwahara, levels, smooth, step, strokes
-from portraitgen.editors.surface import coordinates, noise, normals, unit
+from . import EditBatch
+from .colour import from_oklab, to_oklab
+from .filters import edges, flow, gaussian, kuwahara, levels, smooth, step, strokes
+from .surface import coordinates, noise, normals, unit
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from portraitgen.editors import EditBatch
-from portraitgen.editors.colour import from_oklab, oklab_of, smoothstep
-from portraitgen.editors.surface import bumped, coordinates, detail, lightness, masked_blur, noise, normals, unit
+from . import EditBatch
+from .colour import from_oklab, oklab_of, smoothstep
+from .surface import bumped, coordinates, detail, lightness, masked_blur, noise, normals, unit
 
 Ramp = tuple[tuple[float, str], ...]  # tone and colour, ascending
 

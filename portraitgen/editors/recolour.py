@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from portraitgen.editors import EditBatch
-from portraitgen.editors.colour import from_oklab, oklab_of, smoothstep, to_oklab
-from portraitgen.editors.surface import carried, masked_blur, region, region_mask, unit
+from . import EditBatch
+from .colour import from_oklab, oklab_of, smoothstep, to_oklab
+from .surface import carried, masked_blur, region, region_mask, unit
 
 # Per region: how far lightness goes to the target, how much relief stays, how much of the target's chroma it takes.
 BEHAVIOUR: Mapping[str, tuple[float, float, float]] = {

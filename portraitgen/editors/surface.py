@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from portraitgen.editors import EditBatch
-from portraitgen.editors.colour import smoothstep, to_oklab
-from portraitgen.editors.lexicon import EVERYTHING, FACE, PERSON
+from . import EditBatch
+from .colour import smoothstep, to_oklab
+from .lexicon import EVERYTHING, FACE, PERSON
 
 UV_DENSITY = 4.0  # face widths in the unit UV square: the atlas gives about a quarter of its side to the face
 TILE = 256

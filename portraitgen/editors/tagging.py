@@ -8,9 +8,9 @@ import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
-from portraitgen.editors.lexicon import FILLER, Entry, vocabulary, words
-from portraitgen.editors.meaning import english_words
-from portraitgen.errors import InputError
+from ..errors import InputError
+from .lexicon import FILLER, Entry, vocabulary, words
+from .meaning import english_words
 
 MAX_LENGTH = 500
 LONGEST_PHRASE = 5  # words

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from portraitgen.editors import EditBatch, catalogue, effects, grids, light, looks, materials, painting, recolour
-from portraitgen.editors.catalogue import Operation
-from portraitgen.editors.colour import blend
-from portraitgen.editors.instructions import CannotEdit, Plan, parse
-from portraitgen.editors.lexicon import PERSON
-from portraitgen.editors.surface import region_mask
+from . import EditBatch, catalogue, effects, grids, light, looks, materials, painting, recolour
+from .catalogue import Operation
+from .colour import blend
+from .instructions import CannotEdit, Plan, parse
+from .lexicon import PERSON
+from .surface import region_mask
 
 GRIDS = {
     "pixel art": grids.pixel_art,
@@ -31,7 +31,9 @@ class BuiltinLooks:
 
     def __init__(self, instruction: str) -> None:
         """Read the instruction. Raises InputError if it says nothing, CannotEdit if nothing of it can be done."""
-        self.edits_background = "background" in parse(instruction).regions
+        plan = parse(instruction)
+        self.understood = plan.understood
+        self.edits_background = "background" in plan.regions
 
     @torch.no_grad()
     def edit(self, batch: EditBatch) -> Tensor:
