@@ -77,7 +77,7 @@ class Harmonic:
         border = index[neighbour] < 0  # the neighbour is known
         within = row[~border], index[neighbour[~border]]
         inner = coo_matrix((np.ones(len(within[0])), within), (count, count))
-        self.solver = splu((diags(np.bincount(row, minlength=count)) - inner).tocsc())
+        self.solver = splu((diags(np.bincount(row, minlength=count).astype(float)) - inner).tocsc())
         self.border = coo_matrix((np.ones(border.sum()), (row[border], neighbour[border])), (count, known.size)).tocsr()
 
     def __call__(self, values: np.ndarray) -> np.ndarray:

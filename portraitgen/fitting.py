@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from .avatar import Avatar
 from .body import BodyModel, BodyParameters
-from .frames import Batch, TrainingFrames
+from .frames import TrainingFrames
 from .losses import (
     PerceptualLoss,
     excess_scale_loss,
@@ -28,6 +29,7 @@ from .renderer import NeuralRenderer, Rendering, render
 _ROTATION_STEP, _EXPRESSION_STEP, _TRANSLATION_STEP = 0.5, 1.0, 0.3
 # Of the order of a barely visible Gaussian's gradient: with less, Adam lets hidden Gaussians wander off until they show as specks.
 _EPSILON = 1e-7
+_SQUARE_DECAY = 0.98
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,6 @@ class FitConfig:
         batch: pictures per step.
         window: side of the windows in pixels, a multiple of 8.
         pose_rate: learning rate of the tracking refinement, 0 to leave the tracking as it is.
-        geometry: whether displacement, rotation and scale learn too, or only opacity, features and the renderer.
         perceptual: weight of the perceptual term, from ``perceptual_start`` (a fraction of the steps) on.
     """
 
@@ -50,7 +51,6 @@ class FitConfig:
     batch: int = 1
     window: int = 256
     pose_rate: float = 3e-3
-    geometry: bool = True
     feature_rate: float = 1e-2
     opacity_rate: float = 3e-2
     scale_rate: float = 5e-3
@@ -77,18 +77,21 @@ class PoseRefinement(nn.Module):
         tracked: parameters of all T frames, kept as they are.
     """
 
+    square: Tensor
+
     def __init__(self, tracked: BodyParameters) -> None:
         super().__init__()
         self.tracked = tracked
         frames, joints, _ = tracked.rotations.shape
         expressions = tracked.expression.shape[1]
         self.sizes = (joints * 3, expressions, 3, 3)
-        self.deltas = nn.Embedding(frames, sum(self.sizes), sparse=True, device=tracked.rotations.device)
-        nn.init.zeros_(self.deltas.weight)
+        self.deltas = nn.Parameter(torch.zeros(frames, sum(self.sizes), device=tracked.rotations.device))
+        self.register_buffer("square", torch.zeros(sum(self.sizes), device=tracked.rotations.device))
+        self.visits = 0
 
     def forward(self, frames: Tensor) -> BodyParameters:
         """Refined parameters of ``frames`` ``[B]``."""
-        rotations, expression, global_rotation, translation = self.deltas(frames).split(self.sizes, dim=1)
+        rotations, expression, global_rotation, translation = self.deltas[frames].split(self.sizes, dim=1)
         tracked = self.tracked
         return BodyParameters(
             betas=tracked.betas,
@@ -99,6 +102,21 @@ class PoseRefinement(nn.Module):
         )
 
     @torch.no_grad()
+    def descend(self, frames: Tensor, rate: float) -> None:
+        """Move the corrections of ``frames`` ``[B]`` down their gradient.
+
+        A frame is visited a few times only. Adam's moments, kept per frame, would make each visit a full step in every parameter, whatever
+        its gradient; here the gradient is scaled by its root mean square over all frames, so that small gradients make small steps.
+        """
+        assert self.deltas.grad is not None
+        gradient = self.deltas.grad[frames]
+        self.visits += 1
+        self.square.mul_(_SQUARE_DECAY).add_(gradient.square().mean(0), alpha=1 - _SQUARE_DECAY)
+        typical = (self.square / (1 - _SQUARE_DECAY**self.visits)).sqrt() + 1e-12
+        self.deltas[frames] -= rate * (gradient / typical).clamp(-3, 3)
+        self.deltas.grad = None
+
+    @torch.no_grad()
     def spread(self, refined: Tensor) -> None:
         """Give frames that were not refined the corrections of their refined neighbours, interpolated in time.
 
@@ -106,15 +124,15 @@ class PoseRefinement(nn.Module):
             refined: sorted indices of the refined frames ``[M]``.
         """
         known = refined.cpu().numpy()
-        weight = self.deltas.weight.cpu().numpy()
+        weight = self.deltas.detach().cpu().numpy()
         times = np.arange(len(weight))
         columns = [np.interp(times, known, weight[known, i]) for i in range(weight.shape[1])]
-        self.deltas.weight.copy_(torch.as_tensor(np.stack(columns, 1)))
+        self.deltas.copy_(torch.as_tensor(np.stack(columns, 1)))
 
     @torch.no_grad()
     def parameters_of_all(self) -> BodyParameters:
         """Refined parameters of all frames, detached."""
-        return self(torch.arange(len(self.tracked.rotations), device=self.deltas.weight.device))
+        return self(torch.arange(len(self.tracked.rotations), device=self.deltas.device))
 
 
 @dataclass
@@ -149,7 +167,6 @@ def fit(
     *,
     train_appearance: bool = True,
     perceptual: PerceptualLoss | None = None,
-    extra_loss: Callable[[Batch, Rendering, Tensor], Tensor] | None = None,
 ) -> Iterator[tuple[int, float]]:
     """Fit the avatar, the renderer and the poses to ``data``; yields (step, loss) after every step.
 
@@ -160,10 +177,11 @@ def fit(
         seed: seed of the order of frames, windows and backgrounds.
         train_appearance: False freezes avatar and renderer, so that only the poses learn.
         perceptual: the perceptual term; left out if None or if its weight is 0.
-        extra_loss: further term of the batch, its rendering and the picture over the random background.
     """
     generator = np.random.default_rng(seed)
-    optimizers = _optimizers(fitted, config, train_appearance)
+    for part in (fitted.avatar, fitted.renderer):
+        part.requires_grad_(train_appearance)
+    optimizer = _optimizer(fitted, config) if train_appearance else None
     limit = fitted.avatar.spacing[:, None] * 2.5
     queue: list[int] = []
     device = data.images.device
@@ -191,23 +209,22 @@ def fit(
         loss = loss + config.stable * stable_loss(stable, target)
         if perceptual is not None and config.perceptual and step >= config.perceptual_start * config.steps:
             loss = loss + config.perceptual * perceptual(picture, target)
-        if train_appearance and config.geometry:
+        if train_appearance:
             displacement = fitted.avatar.offsets - fitted.avatar.rest_offsets
             loss = loss + config.offset_weight * displacement.square().mean()
             loss = loss + config.scale_weight * excess_scale_loss(fitted.avatar.scales, limit)
         if refine:
-            loss = loss + config.pose_weight * fitted.poses.deltas(batch.frames).square().mean()
-        if extra_loss is not None:
-            loss = loss + extra_loss(batch, rendering, picture)
+            loss = loss + config.pose_weight * fitted.poses.deltas[batch.frames].square().mean()
 
-        for optimizer in optimizers:
+        if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        for optimizer in optimizers:
+        if optimizer is not None:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * _rate(step, config)
-            if refine or not isinstance(optimizer, torch.optim.SparseAdam):
-                optimizer.step()
+            optimizer.step()
+        if refine:
+            fitted.poses.descend(batch.frames, config.pose_rate * _rate(step, config))
         yield step, float(loss.detach())
 
 
@@ -217,24 +234,16 @@ def _rate(step: int, config: FitConfig) -> float:
     return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def _optimizers(fitted: Fitted, config: FitConfig, train_appearance: bool) -> list[torch.optim.Optimizer]:
-    avatar, optimizers = fitted.avatar, list[torch.optim.Optimizer]()
-    if train_appearance:
-        groups: list[dict[str, object]] = [
-            {"params": [avatar.features], "lr": config.feature_rate},
-            {"params": [avatar.opacity_logits], "lr": config.opacity_rate},
-            {"params": list(fitted.renderer.parameters()), "lr": config.renderer_rate},
-        ]
-        if config.geometry:
-            groups += [
-                {"params": [avatar.log_scales], "lr": config.scale_rate},
-                {"params": [avatar.offsets], "lr": config.offset_rate},
-                {"params": [avatar.quats], "lr": config.quat_rate},
-            ]
-        optimizers.append(torch.optim.Adam(groups, eps=_EPSILON))
-    if config.pose_rate:
-        optimizers.append(torch.optim.SparseAdam(list(fitted.poses.parameters()), lr=config.pose_rate))
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["initial_lr"] = group["lr"]
-    return optimizers
+def _optimizer(fitted: Fitted, config: FitConfig) -> torch.optim.Optimizer:
+    avatar = fitted.avatar
+    groups: list[dict[str, Any]] = [
+        {"params": [avatar.features], "lr": config.feature_rate},
+        {"params": [avatar.opacity_logits], "lr": config.opacity_rate},
+        {"params": list(fitted.renderer.parameters()), "lr": config.renderer_rate},
+        {"params": [avatar.log_scales], "lr": config.scale_rate},
+        {"params": [avatar.offsets], "lr": config.offset_rate},
+        {"params": [avatar.quats], "lr": config.quat_rate},
+    ]
+    for group in groups:
+        group["initial_lr"] = group["lr"]
+    return torch.optim.Adam(groups, eps=_EPSILON)

@@ -140,48 +140,58 @@ def shoulder_boxes(poses: np.ndarray, width: int, height: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Window:
-    """A square of the frame, in whole pixels, that a tracker looks at while the person stays in its middle.
+    """A rectangle of the frame, in whole pixels, that a tracker looks at while the person stays in its middle.
 
-    It may reach beyond the frame. MediaPipe places the landmarks of tilted faces wrongly in pictures that are not square.
+    It may reach beyond the frame. For FaceMesh it is square, because it misplaces tilted faces in pictures that are not.
     """
 
     left: int
     top: int
-    side: int
+    width: int
+    height: int
 
     @classmethod
     def around(cls, centre: np.ndarray, reach: float) -> _Window:
         left, top = (centre - reach).astype(int).tolist()
-        return cls(left, top, max(round(2 * reach), 8))
+        return cls(left, top, max(round(2 * reach), 8), max(round(2 * reach), 8))
 
     @classmethod
     def whole(cls, frame: np.ndarray) -> _Window:
         height, width = frame.shape[:2]
         side = max(width, height)
-        return cls((width - side) // 2, (height - side) // 2, side)
+        return cls((width - side) // 2, (height - side) // 2, side, side)
+
+    def inside(self, frame: np.ndarray) -> _Window:
+        """The part that lies in the frame."""
+        left, top = max(self.left, 0), max(self.top, 0)
+        right, bottom = min(self.left + self.width, frame.shape[1]), min(self.top + self.height, frame.shape[0])
+        return _Window(left, top, max(right - left, 1), max(bottom - top, 1))
 
     def picture(self, frame: np.ndarray, largest: int, smallest: int = 0) -> np.ndarray:
-        """The square, black beyond the frame, shrunk or enlarged so that its side is between smallest and largest."""
-        right, bottom = self.left + self.side, self.top + self.side
-        part = frame[max(self.top, 0) : max(bottom, 0), max(self.left, 0) : max(right, 0)]
-        above, before = min(max(-self.top, 0), self.side), min(max(-self.left, 0), self.side)
-        below, after = self.side - above - part.shape[0], self.side - before - part.shape[1]
-        if above or before or below or after:
+        """The pixels, black beyond the frame, scaled so that the longer side is between smallest and largest."""
+        seen = self.inside(frame)
+        part = frame[seen.top : seen.top + seen.height, seen.left : seen.left + seen.width]
+        if seen != self:
+            above, before = seen.top - self.top, seen.left - self.left
+            below, after = self.height - above - part.shape[0], self.width - before - part.shape[1]
             part = cv2.copyMakeBorder(part, above, below, before, after, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-        size = min(max(self.side, smallest), largest)
-        if size == self.side:
+        side = max(self.width, self.height)
+        scale = min(max(side, smallest), largest) / side
+        if scale == 1:
             return np.ascontiguousarray(part)
-        return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA if size < self.side else cv2.INTER_CUBIC)
+        size = (max(round(self.width * scale), 1), max(round(self.height * scale), 1))
+        return cv2.resize(part, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
     def to_frame(self, landmarks: Any, count: int) -> np.ndarray:
         """MediaPipe's normalised landmarks as [count, 3] pixels of the frame."""
-        points = np.array([(p.x, p.y, p.z) for p in landmarks.landmark[:count]]) * self.side
-        return points + np.array((self.left, self.top, 0))
+        points = np.array([(p.x, p.y, p.z) for p in landmarks.landmark[:count]])
+        return points * (self.width, self.height, self.width) + (self.left, self.top, 0)
 
     def holds(self, centre: np.ndarray, margin: float) -> bool:
         """Whether the centre is at least the margin away from all sides."""
         low = np.array((self.left, self.top)) + margin
-        return bool((centre >= low).all() and (centre <= low - 2 * margin + self.side).all())
+        high = np.array((self.left + self.width, self.top + self.height)) - margin
+        return bool((centre >= low).all() and (centre <= high).all())
 
 
 class _Person:
@@ -224,14 +234,17 @@ class _Person:
         """[33, 4] in frame pixels with visibility, or None."""
         centre, size = _place(face)
         window = self.pose_window
-        if window is None or not window.holds(centre, 1.5 * size) or window.side > 13 * size:
+        if window is None or not window.holds(centre, 1.5 * size) or window.width > 13 * size:
             self.pose_window = window = _Window.around(centre + np.array((0, 1.7 * size)), 3.4 * size)
             self.pose.reset()
-        result = self.pose.process(window.picture(frame, WINDOW_SIDE))
+        # Black beyond the frame would pass for the end of the body.
+        seen = window.inside(frame)
+        result = self.pose.process(seen.picture(frame, WINDOW_SIDE))
         if result.pose_landmarks is None:
             return None
-        points = window.to_frame(result.pose_landmarks, POSE_POINTS)
-        if np.linalg.norm(points[0, :2] - face[1, :2]) > 0.6 * size:  # somebody else's nose
+        points = seen.to_frame(result.pose_landmarks, POSE_POINTS)
+        mouth = np.linalg.norm(points[9:11, :2].mean(0) - face[13:15, :2].mean(0))
+        if mouth > 0.35 * size or points[11:13, 1].mean() < centre[1]:  # somebody else, or nobody's shoulders
             self.pose.reset()
             return None
         visibility = np.array([[p.visibility] for p in result.pose_landmarks.landmark])
@@ -260,7 +273,7 @@ class _Person:
             candidates += [window.to_frame(face, FACE_POINTS) for face in result.multi_face_landmarks or ()]
             if self.last is not None:
                 candidates = [face for face in candidates if self._is_same(face, min(1.0 + 0.1 * self.lost, 2.5))]
-            if candidates and window.side == max(frame.shape[:2]):
+            if candidates and window.width == max(frame.shape[:2]):
                 break  # what was found at a glance is larger than what the distant search can add
             if candidates and self.last is not None:
                 break
@@ -286,16 +299,16 @@ class _Person:
         yield whole
         for detection in self.distant.process(whole.picture(frame, SEARCH_SIDE)).detections or ():
             box = detection.location_data.relative_bounding_box
-            middle = np.array((box.xmin + box.width / 2, box.ymin + box.height / 2)) * whole.side
+            middle = np.array((box.xmin + box.width / 2, box.ymin + box.height / 2)) * whole.width
             yield _Window.around(
-                middle + np.array((whole.left, whole.top)), 1.6 * max(box.width, box.height) * whole.side
+                middle + np.array((whole.left, whole.top)), 1.6 * max(box.width, box.height) * whole.width
             )
 
     def _keep_window(self, face: np.ndarray) -> None:
         """Hold the tracker's window still, for moving it makes the tracker start anew, unless the face nears its edge."""
         centre, size = _place(face)
         window = self.face_window
-        if window is None or not window.holds(centre, 0.8 * size) or window.side > 6 * size:
+        if window is None or not window.holds(centre, 0.8 * size) or window.width > 6 * size:
             self.face_window = _Window.around(centre, 1.6 * size)
             self.tracker.reset()
 

@@ -124,11 +124,14 @@ def test_sound_drives_the_mouth(maker: ModuleType) -> None:
 
 
 def test_clip_is_made_by_the_script(maker: ModuleType) -> None:
+    """The margin is for the codec, and for the tracker to improve by a pixel without the clip being made anew."""
     which = [0, 12, 45]
     stored = list(read_frames(CLIPS[0], probe(CLIPS[0])))
     for index, frame in zip(which, maker.frames(which), strict=True):
         assert frame.shape == stored[index].shape
-        assert psnr(frame, stored[index]) > 30, index
+        alike = [psnr(frame, other) for other in stored]
+        assert alike[index] > (30 if index == 0 else 24), index
+        assert alike[index] > max(alike) - 1, index
 
 
 def test_same_frames_twice(maker: ModuleType) -> None:

@@ -97,9 +97,9 @@ def test_same_seed_same_result(truth: tuple[Fitted, TrainingFrames]) -> None:
 def test_unrefined_frames_take_their_neighbours_corrections() -> None:
     poses = PoseRefinement(toy_parameters(5))
     with torch.no_grad():
-        poses.deltas.weight[1], poses.deltas.weight[3] = 1.0, 3.0
+        poses.deltas[1], poses.deltas[3] = 1.0, 3.0
     poses.spread(torch.tensor([1, 3]))
-    torch.testing.assert_close(poses.deltas.weight[:, 0].detach(), torch.tensor([1.0, 1.0, 2.0, 3.0, 3.0]))
+    torch.testing.assert_close(poses.deltas[:, 0].detach(), torch.tensor([1.0, 1.0, 2.0, 3.0, 3.0]))
 
 
 def test_an_untrained_renderer_shows_the_gaussians_own_colours() -> None:
