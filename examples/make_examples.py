@@ -93,6 +93,7 @@ def make_clip(path: Path) -> None:
         audio.bit_rate = 96_000
         samples = av.AudioFrame.from_ndarray(sound()[None], format="fltp", layout="mono")
         samples.sample_rate = SOUND_RATE
+        samples.pts, samples.time_base = 0, Fraction(1, SOUND_RATE)
         for picture in frames(list(range(FRAME_COUNT))):
             container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(video.encode())

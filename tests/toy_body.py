@@ -29,7 +29,7 @@ class ToyBody:
         index = torch.arange(rings * segments).view(rings, segments)
         a, b, c, d = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
         # Wound so that face normals point outwards.
-        self.faces = torch.cat([torch.stack([a, c, b], -1).view(-1, 3), torch.stack([b, c, d], -1).view(-1, 3)])
+        self.faces = torch.cat([torch.stack([a, b, c], -1).view(-1, 3), torch.stack([b, d, c], -1).view(-1, 3)])
         self.uvs = torch.stack([u, v], -1).view(-1, 2)
         self.face_uvs = self.faces
         self.face_labels = torch.zeros(len(self.faces), dtype=torch.long)

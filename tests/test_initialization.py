@@ -1,0 +1,100 @@
+"""The avatar before its first step, on a toy whose pictures are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from portraitgen.fitting import Fitted, PoseRefinement
+from portraitgen.frames import TrainingFrames
+from portraitgen.initialization import Views, build_avatar, gather_colors, make_views, project
+from portraitgen.losses import psnr
+from portraitgen.mesh import interpolate, rasterize_mesh
+from portraitgen.renderer import NeuralRenderer
+from toy_body import ToyBody, toy_intrinsics, toy_parameters
+
+SIZE, FRAMES = 96, 4
+
+
+def painted(body: ToyBody, vertices: torch.Tensor, K: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures ``[M, 3, S, S]`` in [0, 1] and masks ``[M, S, S]`` of the toy with colours by its UVs."""
+    triangles, weights, _ = rasterize_mesh(vertices, body.faces, K, SIZE, SIZE)
+    uv = interpolate(body.uvs[body.face_uvs], triangles, weights)
+    image = torch.stack([uv[..., 0], uv[..., 1], 0.5 + 0.4 * (12 * uv[..., 0]).sin()], 1)
+    return image, (triangles >= 0).float()
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[ToyBody, TrainingFrames, torch.Tensor]:
+    body, K = ToyBody(), toy_intrinsics(SIZE)
+    vertices = body.vertices(toy_parameters(FRAMES))
+    image, mask = painted(body, vertices, K)
+    data = TrainingFrames(
+        torch.arange(FRAMES),
+        (image * 255).byte(),
+        (mask * 255).byte()[:, None],
+        K,
+        torch.full((FRAMES, 2), SIZE / 2),
+    )
+    return body, data, vertices
+
+
+def rendered(body: ToyBody, avatar, data: TrainingFrames) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[no-untyped-def]
+    fitted = Fitted(body, avatar, NeuralRenderer(4, 8), PoseRefinement(toy_parameters(FRAMES)))
+    with torch.no_grad():
+        result = fitted.render(data.frames, data.K.expand(FRAMES, 3, 3), SIZE, SIZE)
+    return result.over(torch.ones(3, 1, 1)), result.alpha
+
+
+def test_step_0_already_shows_the_pictures(scene: tuple[ToyBody, TrainingFrames, torch.Tensor]) -> None:
+    body, data, vertices = scene
+    avatar = build_avatar(body, make_views(vertices, body.faces, data), channels=4, texel_pixels=2.0)
+    batch = data.whole(torch.arange(FRAMES), 1)
+    picture, alpha = rendered(body, avatar, data)
+    assert psnr(picture, batch.image * batch.alpha + 1 - batch.alpha) > 21
+    assert (alpha - batch.alpha).abs().mean() < 0.03
+    assert torch.equal(avatar.rest_offsets, torch.zeros_like(avatar.rest_offsets)), "the mesh covers everything here"
+
+
+def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
+    scene: tuple[ToyBody, TrainingFrames, torch.Tensor],
+) -> None:
+    body, data, vertices = scene
+    wide = torch.nn.functional.max_pool2d(data.alphas.float(), 15, 1, 7)
+    hair = (wide > 0) & (data.alphas == 0)
+    images = torch.where(hair, torch.tensor([200, 20, 20]).view(1, 3, 1, 1), data.images.long()).byte()
+    haired = TrainingFrames(data.frames, images, wide.byte(), data.K, data.heads)
+    avatar = build_avatar(body, make_views(vertices, body.faces, haired), channels=4, texel_pixels=2.0)
+    lifted = avatar.rest_offsets.norm(dim=1) > 0
+    assert lifted.sum() > 200
+    means = avatar(vertices).means
+    for frame in range(FRAMES):
+        xy, _ = project(means[frame, lifted], data.K)
+        column, row = xy.long().clamp(0, SIZE - 1).T
+        assert (wide[frame, 0, row, column] > 0).float().mean() > 0.8
+    _, alpha = rendered(body, avatar, data)
+    ring = hair.float()
+    assert (alpha * ring).sum() / ring.sum() > 0.6
+    red = avatar.features[lifted, :3].mean(0)
+    assert red[0] > 0.6
+    assert red[1] < 0.3
+
+
+def test_hidden_gaussians_take_a_seen_neighbours_colour(scene: tuple[ToyBody, TrainingFrames, torch.Tensor]) -> None:
+    body, data, vertices = scene
+    flat = TrainingFrames(data.frames, torch.full_like(data.images, 128), data.alphas, data.K, data.heads)
+    views = make_views(vertices, body.faces, flat)
+    avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
+    colors, seen, _ = gather_colors(avatar, views)
+    assert not seen.all()
+    torch.testing.assert_close(colors, torch.full_like(colors, 128 / 255), atol=0.01, rtol=0)
+
+
+def test_a_view_without_the_body_changes_nothing(scene: tuple[ToyBody, TrainingFrames, torch.Tensor]) -> None:
+    body, data, vertices = scene
+    away = vertices.clone()
+    away[0, :, 0] += 5
+    views = make_views(away, body.faces, data)
+    assert isinstance(views, Views)
+    avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
+    assert all(torch.isfinite(p).all() for p in avatar.parameters())
