@@ -169,6 +169,21 @@ def axis_angle_to_matrix(rotations: Tensor) -> Tensor:
     return identity + sine * cross + versine * (cross @ cross)
 
 
+def matrix_to_axis_angle(matrices: Tensor) -> Tensor:
+    """Axis-angle [..., 3] of rotations [..., 3, 3] by less than half a turn."""
+    trace = matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
+    angle = torch.acos(((trace - 1) / 2).clamp(-1, 1))
+    skew = torch.stack(
+        (
+            matrices[..., 2, 1] - matrices[..., 1, 2],
+            matrices[..., 0, 2] - matrices[..., 2, 0],
+            matrices[..., 1, 0] - matrices[..., 0, 1],
+        ),
+        dim=-1,
+    )
+    return skew * (angle.clamp_min(1e-6) / (2 * angle.sin().clamp_min(1e-6)))[..., None]
+
+
 @dataclass(frozen=True)
 class SkinnedVertices:
     """Blend shapes and linear blend skinning of a set of V vertices on the `BONES`."""
@@ -229,17 +244,13 @@ class SkinnedVertices:
 
     def subset(self, vertex_ids: Tensor) -> SkinnedVertices:
         """The same body restricted to these vertices (LongTensor [N]), so that only they are computed."""
-        return SkinnedVertices(
-            self.template[vertex_ids],
-            self.shape_basis[:, vertex_ids],
-            self.expression_basis[:, vertex_ids],
-            self.weights[vertex_ids],
-            self.bone_heads,
-            self.bone_heads_basis,
+        return replace(
+            self,
+            template=self.template[vertex_ids],
+            shape_basis=self.shape_basis[:, vertex_ids],
+            expression_basis=self.expression_basis[:, vertex_ids],
+            weights=self.weights[vertex_ids],
         )
-
-    def to(self, device: torch.device | str) -> SkinnedVertices:
-        return replace(self, **{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 class AnnyBody:

@@ -5,7 +5,7 @@ Expected errors are standard deviations; everything the least squares sees is di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -94,13 +94,12 @@ def landmark_points(body: AnnyBody) -> SkinnedVertices:
     skin = body.skin
     none = skin.expression_basis.new_zeros(len(skin.expression_basis), len(bones), 3)
     one_hot = torch.eye(len(BONE_NAMES), dtype=skin.weights.dtype)[bones]
-    return SkinnedVertices(
-        torch.cat((blend(corners.template), skin.bone_heads[bones])),
-        torch.cat((blend(corners.shape_basis), skin.bone_heads_basis[:, bones]), dim=1),
-        torch.cat((blend(corners.expression_basis), none), dim=1),
-        torch.cat((blend(corners.weights), one_hot)),
-        skin.bone_heads,
-        skin.bone_heads_basis,
+    return replace(
+        skin,
+        template=torch.cat((blend(corners.template), skin.bone_heads[bones])),
+        shape_basis=torch.cat((blend(corners.shape_basis), skin.bone_heads_basis[:, bones]), dim=1),
+        expression_basis=torch.cat((blend(corners.expression_basis), none), dim=1),
+        weights=torch.cat((blend(corners.weights), one_hot)),
     )
 
 
@@ -132,16 +131,7 @@ class Evidence:
         """As if no face had been found in these frames (mask [T])."""
         weights = self.weights.clone()
         weights[frames, :FACE_POINTS] = 0.0
-        return Evidence(
-            self.face,
-            self.seen & ~frames,
-            self.unit,
-            self.observed,
-            weights,
-            self.turn,
-            self.turn_weight,
-            self.step,
-        )
+        return replace(self, seen=self.seen & ~frames, weights=weights)
 
 
 def gather_evidence(landmarks: Landmarks, crop: CropLike) -> Evidence:
@@ -222,3 +212,12 @@ def make_priors(actions: tuple[str, ...], step: float) -> Priors:
     low[EXPRESSION_START:], high[EXPRESSION_START:] = 0.0, 1.0
     weight = 1 / torch.tensor(sigma).square()
     return Priors(mean, weight, 1 / (torch.tensor(smooth) * (30 * step) ** 2).square(), low, high)
+
+
+def register(points: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """The rotations [T, 3, 3] and scales [T] that best turn points [N, 3] into targets [T, N, 3], up to a shift."""
+    centred, aimed = points - points.mean(0), targets - targets.mean(1, keepdim=True)
+    u, singular, v = torch.linalg.svd(aimed.transpose(1, 2) @ centred)
+    mirror = torch.ones_like(singular)
+    mirror[:, 2] = torch.det(u @ v).sign()
+    return u @ torch.diag_embed(mirror) @ v, (singular * mirror).sum(1) / centred.square().sum()

@@ -9,13 +9,13 @@ without a face. Unevenly timed frames are treated as evenly timed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .body import JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices
+from .body import JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices, matrix_to_axis_angle
 from .errors import InputError
 from .evidence import (
     EXPRESSION_START,
@@ -29,6 +29,7 @@ from .evidence import (
     gather_evidence,
     landmark_points,
     make_priors,
+    register,
     unpack,
 )
 from .landmarks import FACE_POINTS, Landmarks, check_coverage
@@ -127,14 +128,9 @@ class _Fit:
         """Unknowns [T, N] from the rigid motion that best carries the mean head onto each frame's 3D landmarks."""
         mean = self._skin().rest(self.betas, torch.zeros(1, self.points.expression_basis.shape[0]))[0, :FACE_COUNT]
         target = self.data.face[:, :FACE_COUNT].nan_to_num(0.0)
-        centred, aimed = mean - mean.mean(0), target - target.mean(1, keepdim=True)
-        u, singular, v = torch.linalg.svd(aimed.transpose(1, 2) @ centred)
-        mirror = torch.ones_like(singular)
-        mirror[:, 2] = torch.det(u @ v).sign()
-        rotation = u @ torch.diag_embed(mirror) @ v
-        scale = (singular * mirror).sum(1) / centred.square().sum()
+        rotation, scale = register(mean, target)
         depth = self.focal / scale.clamp_min(1e-6)
-        half = _matrix_to_axis_angle(rotation) / 2
+        half = matrix_to_axis_angle(rotation) / 2
         unknowns = self.prior.mean.expand(len(target), -1).clone()
         for joint in ("neck", "head"):
             start = ROTATION_START + 3 * JOINT_NAMES.index(joint)
@@ -150,22 +146,13 @@ class _Fit:
         return unknowns
 
     def _skin(self) -> SkinnedVertices:
-        points = self.points
-        return SkinnedVertices(
-            points.template + self.offsets,
-            points.shape_basis,
-            points.expression_basis,
-            points.weights,
-            points.bone_heads,
-            points.bone_heads_basis,
-        )
-
-    def _project(self, points: Tensor) -> Tensor:
-        return points[..., :2] / points[..., 2:].clamp_min(0.05) * self.focal + self.size / 2
+        return replace(self.points, template=self.points.template + self.offsets)
 
     def _residuals(self, frames: Tensor, unknowns: Tensor) -> Tensor:
         """Projected minus observed landmarks [B, 482, 2] in pixels."""
-        return self._project(self._skin().vertices(unpack(self.betas, unknowns))) - self.data.observed[frames]
+        points = self._skin().vertices(unpack(self.betas, unknowns))
+        projected = points[..., :2] / points[..., 2:].clamp_min(0.05) * self.focal + self.size / 2
+        return projected - self.data.observed[frames]
 
     def _robust(self, frames: Tensor, residuals: Tensor) -> Tensor:
         """Square roots of the weights [B, 482]: Huber in each point, Geman-McClure in the frame's mean error."""
@@ -402,7 +389,7 @@ class _Fit:
         return torch.where(self.data.seen, distance, torch.nan)
 
     def doubtful(self) -> Tensor:
-        """Mask [T] of the seen frames whose landmarks the shape does not fit even with a pose and expression of their own."""
+        """Mask [T] of the seen frames whose landmarks do not fit even with a pose and expression of their own."""
         frames = torch.nonzero(self.data.seen)[:, 0]
         for _ in range(3):
             for part in frames.split(64):
@@ -412,22 +399,7 @@ class _Fit:
         return self.errors().nan_to_num(0.0) > self.config.implausible
 
     def result(self) -> Tracking:
-        centre = self.size / 2
-        K = torch.tensor(((float(self.focal), 0.0, centre), (0.0, float(self.focal), centre), (0.0, 0.0, 1.0)))
+        focal, centre = float(self.focal), self.size / 2
+        K = torch.tensor(((focal, 0.0, centre), (0.0, focal, centre), (0.0, 0.0, 1.0)))
         parameters = unpack(self.betas, self.unknowns).detach()
         return Tracking(parameters, K, self.errors(), ~self.data.seen)
-
-
-def _matrix_to_axis_angle(matrices: Tensor) -> Tensor:
-    """Axis-angle [..., 3] of rotations [..., 3, 3] by less than half a turn."""
-    trace = matrices.diagonal(dim1=-2, dim2=-1).sum(-1)
-    angle = torch.acos(((trace - 1) / 2).clamp(-1, 1))
-    skew = torch.stack(
-        (
-            matrices[..., 2, 1] - matrices[..., 1, 2],
-            matrices[..., 0, 2] - matrices[..., 2, 0],
-            matrices[..., 1, 0] - matrices[..., 0, 1],
-        ),
-        dim=-1,
-    )
-    return skew * (angle / (2 * angle.sin()).clamp_min(1e-6))[..., None]

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from portraitgen import anny_data
-from portraitgen.body import BONE_NAMES, JOINT_NAMES, LABELS, AnnyBody, BodyParameters, axis_angle_to_matrix, load_body
+from portraitgen.body import (
+    BONE_NAMES,
+    JOINT_NAMES,
+    LABELS,
+    AnnyBody,
+    BodyParameters,
+    axis_angle_to_matrix,
+    load_body,
+    matrix_to_axis_angle,
+)
 from portraitgen.errors import InputError
 
 TO_ANNY = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)  # z up, facing -y
@@ -190,6 +199,13 @@ def test_rotation_matrices_match_the_matrix_exponential() -> None:
     zero = torch.zeros_like(x)
     skew = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=-1).reshape(-1, 3, 3)
     assert torch.allclose(axis_angle_to_matrix(rotations), torch.matrix_exp(skew), atol=1e-9)
+
+
+def test_rotation_vectors_come_back() -> None:
+    rotations = torch.tensor([[0.3, -1.2, 0.5], [1e-3, 0, 2e-3], [0.0, 2.9, 0.0]], dtype=torch.float64)
+    assert torch.allclose(matrix_to_axis_angle(axis_angle_to_matrix(rotations)), rotations, atol=1e-6)
+    still = matrix_to_axis_angle(torch.eye(3)[None])
+    assert torch.equal(still, torch.zeros(1, 3))
 
 
 def test_parameters_round_trip(body: AnnyBody, tmp_path: Path) -> None:

@@ -51,8 +51,9 @@ def test_step_0_already_shows_the_pictures(scene: tuple[ToyBody, TrainingFrames,
     avatar = build_avatar(body, make_views(vertices, body.faces, data), channels=4, texel_pixels=2.0)
     batch = data.whole(torch.arange(FRAMES), 1)
     picture, alpha = rendered(body, avatar, data)
-    assert psnr(picture, batch.image * batch.alpha + 1 - batch.alpha) > 21
-    assert (alpha - batch.alpha).abs().mean() < 0.03
+    inner = torch.nn.functional.avg_pool2d(batch.alpha, 9, 1, 4) > 0.999
+    assert psnr(picture * inner, batch.image * inner) > 33, "inside the person"
+    assert (alpha - batch.alpha).abs().mean() < 0.08, "discs reach a little beyond the silhouette until they are fitted"
     assert torch.equal(avatar.rest_offsets, torch.zeros_like(avatar.rest_offsets)), "the mesh covers everything here"
 
 
