@@ -50,7 +50,7 @@ class FitConfig:
     coarse_steps: int
     batch: int = 1
     window: int = 256
-    pose_rate: float = 3e-3
+    pose_rate: float = 3e-4
     feature_rate: float = 1e-2
     opacity_rate: float = 3e-2
     scale_rate: float = 5e-3

@@ -24,6 +24,7 @@ from .renderer import NeuralRenderer
 from .tracking import Tracking
 
 _PREVIEWS = 12
+_HELD_OUT_POSE_RATE = 1e-3  # the appearance stands still, so poses may move faster than beside it
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ def reconstruct(
     if rest:
         unseen = load_training_frames(portrait, tracking, torch.tensor(rest), device)
         steps = config.refine_steps * len(rest)
-        refine = FitConfig(steps=steps, coarse_steps=0, pose_rate=config.fit.pose_rate)
+        refine = FitConfig(steps=steps, coarse_steps=0, pose_rate=_HELD_OUT_POSE_RATE)
         for step, _ in fit(fitted, unseen, refine, seed, train_appearance=False):
             yield Progress(
                 "reconstruction", 0.9 + 0.09 * (step + 1) / steps, "Refining the pose of the held-out frames"

@@ -132,8 +132,7 @@ class _Fit:
         depth = self.focal / scale.clamp_min(1e-6)
         half = matrix_to_axis_angle(rotation) / 2
         unknowns = self.prior.mean.expand(len(target), -1).clone()
-        for joint in ("neck", "head"):
-            start = ROTATION_START + 3 * JOINT_NAMES.index(joint)
+        for start in (ROTATION_START + 3 * JOINT_NAMES.index(joint) for joint in ("neck", "head")):
             unknowns[:, start : start + 3] = half
         place = (target[..., :2].mean(1) - self.size / 2) / self.focal * depth[:, None]
         unknowns[:, 3:6] = torch.cat((place, depth[:, None]), dim=1)
@@ -247,7 +246,7 @@ class _Fit:
                 damping *= 10
                 self.betas, self.focal, self.unknowns, linearised = kept
                 self.unknowns = self.unknowns.clone()
-            if step == steps // 2:
+            if step == steps // 2:  # the offsets change the problem: start counting anew
                 self._fit_offsets(linearised[0], linearised[3])
                 linearised = self._linearise(frames, shared=True)
                 best = self._cost(frames, linearised[0])
