@@ -41,7 +41,7 @@ PART, SCALE = (0, 60, 336), 1.625  # top, left and side of the part of the photo
 COLLAR: Ellipse = ((213.3, 220.7), (125.6, 197.3), 118.2)  # the rim of the suit's ring in the photo
 SIZE, LEFT = 512, 17  # px, side of the clip and its left edge in the animated part: what is beyond may move in
 SHARPEN = 0.5
-MOMENTS = (0, 13, 24, 45, 61)  # frames in the README's picture
+MOMENTS = (0, 13, 24, 45, 57)  # frames in the README's picture
 PICTURE_SIDE = 224  # px
 
 

@@ -222,7 +222,14 @@ def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]
     seconds: dict[str, float] = {}
     last = time.perf_counter()
     bar: Any = None
-    options: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "file": sys.stderr}
+    # A fixed miniters: tqdm would otherwise learn it from a fast stage and then sleep through a slow one.
+    options: dict[str, Any] = {
+        "leave": False,
+        "dynamic_ncols": True,
+        "file": sys.stderr,
+        "miniters": 0,
+        "mininterval": 0.5,
+    }
     with contextlib.ExitStack() as stack:
         for step in steps:
             if step.stage not in order:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
 from portraitgen.fitting import Fitted, PoseRefinement
 from portraitgen.frames import TrainingFrames
@@ -11,7 +12,6 @@ from portraitgen.initialization import Views, build_avatar, gather_colors, make_
 from portraitgen.losses import psnr
 from portraitgen.mesh import interpolate, rasterize_mesh
 from portraitgen.renderer import NeuralRenderer
-from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
 SIZE, FRAMES = 96, 4
 
