@@ -57,7 +57,7 @@ PRESETS: dict[str, ReconstructionConfig] = {
         texel_pixels=2.0,
         views=8,
         frames=150,
-        fit=FitConfig(steps=700, coarse_steps=100),
+        fit=FitConfig(steps=600, coarse_steps=80),
         refine_steps=8,
     ),
     "standard": ReconstructionConfig(
