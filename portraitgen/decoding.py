@@ -20,13 +20,14 @@ from .errors import InputError
 MAX_SIDE = 4096
 MIN_SIDE = 64
 BT709 = (1, 1, 1)
-MATRICES = {
+MATRICES: dict[int, int] = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
     7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
+    9: 9,  # BT.2020; PyAV 17, the last for Python 3.10, has no name for it
 }  # by H.273 code; the others are BT.601
-EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT | Interpolation.FULL_CHR_H_INP
+# libswscale's flags for exact rounding and full chroma in and out, which PyAV 17 has no names for either.
+EXACT = int(Interpolation.BICUBIC) | 0x40000 | 0x2000 | 0x4000
 
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"  # no playlists: these open other files

@@ -173,7 +173,7 @@ def test_hdr_becomes_ordinary(tmp_path: Path) -> None:
         pixel_format="yuv420p10le",
         count=3,
         options={"x265-params": parameters},
-        colour=(Colorspace.BT2020, ColorRange.MPEG, 9),
+        colour=(9, ColorRange.MPEG, 9),
     )
     info = probe(path)
     assert info.colour == (1, 1, 1)
