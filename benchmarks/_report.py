@@ -57,6 +57,8 @@ def report(name: str, rows: list[dict[str, Any]], **notes: Any) -> None:
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     RESULTS.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *sys.argv[1:]])
+    # Where a file lies on this machine is nobody else's business.
+    arguments = [os.path.basename(argument) if os.path.isabs(argument) else argument for argument in sys.argv[1:]]
+    command = " ".join(["python", os.path.relpath(sys.argv[0], ROOT), *arguments])
     content = {"command": command, "commit": commit(), "machine": machine(), **notes, "rows": rows}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
