@@ -171,7 +171,9 @@ class Avatar(nn.Module):
             frames = triangle_frames(vertices, self.mesh_faces)
             frame_quats = roma.rotmat_to_unitquat(frames)[:, self.texel_faces]
             frames = frames[:, self.texel_faces]
-        corners = vertices[:, self.mesh_faces[self.texel_faces]]
+        # A gather, whose backward adds in a fixed order; that of indexing races between threads, and equal seeds would differ.
+        index = self.mesh_faces[self.texel_faces].reshape(1, -1, 1).expand(len(vertices), -1, 3)
+        corners = vertices.gather(1, index).unflatten(1, (-1, 3))
         means = (corners * self.barycentrics[..., None]).sum(2) + (frames @ self.offsets[..., None]).squeeze(-1)
         quats = _multiply_quats(frame_quats[..., [3, 0, 1, 2]], self.quats)
         batch = len(vertices)

@@ -10,15 +10,14 @@ import pytest
 
 from portraitgen.errors import InputError
 from portraitgen.matting import (
-    Moment,
     Plate,
     decontaminate,
     guided_filter,
     head_boxes,
     person_alpha,
     refine_alpha,
-    smooth_along_motion,
 )
+from portraitgen.motion import Moment, flow_between, smooth_along_motion
 
 SIZE = 256
 
@@ -107,15 +106,13 @@ def test_guided_filter_reproduces_a_colour_linear_alpha() -> None:
 
 
 def test_temporal_filter_follows_motion_and_removes_flicker() -> None:
-    from portraitgen.matting import _flow_between
-
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
     random = np.random.default_rng(3)
     frames = [scene(1.5 * t)[0] for t in range(10)]
     truths = [scene(1.5 * t)[1] for t in range(10)]
     noisy = [(truth + random.normal(0, 0.15, truth.shape)).astype(np.float32) for truth in truths]
     small = [cv2.resize(frame, (SIZE // 2, SIZE // 2), interpolation=cv2.INTER_AREA) for frame in frames]
-    flows = [None] + [_flow_between(estimator, small[t - 1], small[t]) for t in range(1, 10)]
+    flows = [None] + [flow_between(estimator, small[t - 1], small[t]) for t in range(1, 10)]
     items = [Moment(frame, flow, value) for frame, flow, value in zip(frames, flows, noisy, strict=True)]
     steady = list(smooth_along_motion(iter(items)))
     assert len(steady) == 10
