@@ -46,7 +46,7 @@ SKIN_CHROMA = 12.0  # skin elsewhere on the body keeps within this distance of t
 
 # What a tracked mesh part says about the classes (log odds of skin, hair, clothes).
 PART_EVIDENCE = {
-    "face": (3.0, 0.0, -6.0),
+    "face": (0.0, 0.0, -6.0),  # the label reaches up under the fringe: it rules out clothes, not hair
     "scalp": (0.0, 2.0, -5.0),
     "ears": (1.5, 0.5, -5.0),
     "neck": (1.5, 0.0, 0.0),

@@ -276,3 +276,13 @@ def test_ctrl_c_ends_with_130_and_the_portrait_so_far_goes_on(tmp_path: Path) ->
     assert "Traceback" not in err
     assert "clip" in pipeline.timings(folder)
     assert not [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_a_fringe_over_the_tracked_face_counts_as_hair(finished: tuple[Path, list[Progress]]) -> None:
+    from portraitgen.clip import read_gray
+    from portraitgen.regions import CLOTHES, HAIR, SKIN
+
+    labels = next(read_gray(finished[0] / "regions.mp4"))
+    assert (labels[85:105, 215:265] == HAIR).mean() > 0.9, "fringe"
+    assert (labels[165:185, 235:255] == SKIN).mean() > 0.9, "nose"
+    assert (labels[430:470, 80:140] == CLOTHES).mean() > 0.9, "suit"
