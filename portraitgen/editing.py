@@ -106,7 +106,7 @@ def edit_batch(
     source = torch.from_numpy(keys.source[index]).to(device).permute(0, 3, 1, 2).float() / 255
     alpha = torch.from_numpy(keys.alphas[index]).to(device)[:, None].float() / 255
     rendered = fitted.render(frames, K.expand(len(frames), 3, 3), size, size).over(source).clamp(0, 1)
-    vertices = fitted.body.vertices(fitted.poses(frames))
+    vertices = fitted.vertices(frames)
     triangles, barycentrics, _ = rasterize_mesh(vertices, fitted.body.faces, K, size, size)
     inside = triangles >= 0
     faces = fitted.body.faces[triangles.clamp_min(0).long()]
@@ -181,7 +181,7 @@ def _targets(portrait: Portrait, keys: KeyFrames, edited: list[np.ndarray], K: T
 @torch.no_grad()
 def _recolor(fitted: Fitted, data: TrainingFrames) -> None:
     """Give the Gaussians the edited pictures' colours at once, so that fitting starts from the edit and not from the clip."""
-    vertices = fitted.body.vertices(fitted.poses(data.frames))
+    vertices = fitted.vertices(data.frames)
     colors, seen, _ = gather_colors(fitted.avatar, make_views(vertices, fitted.body.faces, data))
     fitted.avatar.features[:, :3] = torch.where(seen[:, None], colors, fitted.avatar.features[:, :3])
     # The renderer's residual belongs to the old look; its inner layers stay, its output starts again from nothing.
