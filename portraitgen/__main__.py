@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import json
 import math
 import os
@@ -22,6 +21,7 @@ from portraitgen import __version__
 from .errors import InputError
 from .pipeline import ENGINES, PRESETS
 from .progress import Progress
+from .storage import explain_os_error
 
 RECONSTRUCT_STAGES = ("clip", "tracking", "matting", "reconstruction")
 EDIT_STAGES = ("edit", "fitting", "render")
@@ -54,25 +54,6 @@ def fail(message: str, code: int = 2) -> NoReturn:
     """Write one line to stderr and leave."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
-
-
-def explain_os_error(error: OSError) -> str:
-    """Say in one sentence what the machine refused and what to do about it."""
-    where = f" at {error.filename}" if error.filename else ""
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT:
-            return f"The disk is full{where}. Free some space and run it again."
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            return f"Writing or reading is not allowed{where}. Choose another place or change its permissions."
-        case errno.ENOENT:
-            return f"There is no such file or folder{where}. Check the path."
-        case errno.ENOTDIR | errno.EISDIR | errno.EEXIST:
-            return f"A file is where a folder should be, or the other way round{where}. Choose another path."
-        case errno.ENAMETOOLONG:
-            return "The name of a file is too long. Choose a shorter one."
-        case errno.ENOMEM:
-            return "The memory is full. Use a shorter clip or a smaller preset."
-    return f"The machine reports: {error.strerror or error}{where}."
 
 
 def number(low: float, high: float) -> Any:
@@ -251,17 +232,6 @@ def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]
     return {stage: round(value, 3) for stage, value in seconds.items()}
 
 
-def check_output(output: Path) -> None:
-    """Find out before the long work, not after it, that the clip cannot be written there."""
-    if output.suffix.lower() != ".mp4":
-        raise InputError(f"The output {output} does not end in .mp4. Name it OUT.mp4.")
-    if output.is_dir():
-        raise InputError(f"The output {output} is a folder. Name a file in it.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(output.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output.parent))
-
-
 def reconstruct(arguments: argparse.Namespace) -> str | None:
     """Verb ``reconstruct``: clip to portrait folder."""
     if arguments.body == "smplx":
@@ -293,7 +263,6 @@ def edit(arguments: argparse.Namespace) -> str | None:
         raise InputError("The instruction is empty. Write what to change, such as --text 'give him red hair'.")
     if not arguments.source.exists():
         raise InputError(f"There is no portrait folder or clip at {arguments.source}. Check the path.")
-    check_output(arguments.output)
     from portraitgen import pipeline
 
     steps = pipeline.edit(
@@ -318,7 +287,6 @@ def render(arguments: argparse.Namespace) -> str | None:
         raise InputError("An orbit moves the camera by itself. Use either --orbit or --yaw and --pitch.")
     if not arguments.directory.is_dir():
         raise InputError(f"There is no portrait folder at {arguments.directory}. Make one with reconstruct.")
-    check_output(arguments.output)
     from portraitgen import pipeline
 
     steps = pipeline.render(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
-import os
-import uuid
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +15,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from .decoding import EXACT, MATRICES, audio_stream, opened, origin
-from .errors import InputError
+from .storage import replacing
 
 if TYPE_CHECKING:
     from .clip import ClipInfo
@@ -28,8 +25,6 @@ _AUDIO_AHEAD = 0.5  # seconds by which the sound is muxed ahead of the pictures
 _COPIED_AUDIO = {"aac", "mp3"}  # what MP4 carries and every browser plays
 _AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
 _AAC_LAYOUTS = {"mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def write_video(
@@ -51,7 +46,7 @@ def write_video(
 
     Raises InputError if the folder cannot be written or the disk is full. On any error, Ctrl-C included, nothing is left behind.
     """
-    with _replacing(Path(path)) as temporary, contextlib.ExitStack() as stack:
+    with replacing(Path(path)) as temporary, contextlib.ExitStack() as stack:
         container = stack.enter_context(_muxer(temporary))
         options = {"crf": str(crf), "preset": "fast"}
         if not _is_even(info):
@@ -72,35 +67,11 @@ def write_video(
 
 def write_gray(path: str | Path, frames: Iterable[np.ndarray], info: ClipInfo) -> None:
     """Write ``[H, W]`` uint8 images without loss as gray H.264 with the times of ``info``; errors as for `write_video`."""
-    with _replacing(Path(path)) as temporary, _muxer(temporary) as container:
+    with replacing(Path(path)) as temporary, _muxer(temporary) as container:
         stream = container.add_stream("libx264", rate=info.rate, options={"qp": "0", "preset": "veryfast"})
         stream.pix_fmt = "gray"
         pictures = (av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="gray") for frame in frames)
         _encode(container, stream, pictures, info, iter(()))
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well and is removed when it does not."""
-    if path.is_dir():
-        raise InputError(f"{path} is a folder. Give the path of the video file to write.")
-    if not path.parent.is_dir():
-        raise InputError(f"There is no folder {path.parent}. Make it first or write elsewhere.")
-    temporary = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except (OSError, av.FFmpegError) as error:
-        if error.errno in _FULL:
-            raise InputError(
-                f"The disk is full, {path.name} was not written. Free some space and try again."
-            ) from error
-        if error.errno in _CLOSED:
-            raise InputError(f"{path.parent} cannot be written. Choose another folder.") from error
-        raise
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -6,8 +6,6 @@ before it is whole.
 
 from __future__ import annotations
 
-import itertools
-import os
 import shutil
 import tempfile
 import time
@@ -19,6 +17,7 @@ import numpy as np
 
 from .errors import InputError
 from .progress import Progress
+from .storage import check_output, check_writable, explain_os_error
 
 if TYPE_CHECKING:
     import torch
@@ -71,7 +70,7 @@ def reconstruct(
         raise InputError(f"The length to use is {max_seconds:g} seconds, it must be more than 0.")
     if not clip.is_file():
         raise InputError(f"There is no file {clip}. Check the path.")
-    _check_writable(directory)
+    check_writable(directory)
 
     from .portrait import STAGES, Portrait, Settings, file_sha256
     from .reconstruction import PRESETS as CONFIGS
@@ -135,9 +134,9 @@ def edit(
     _check_choice("preset", preset, PRESETS)
     if not 0 <= strength <= 1:
         raise InputError(f"The strength is {strength:g}, it must lie between 0 and 1.")
-    _check_output(output)
+    check_output(output)
     if save is not None:
-        _check_writable(save)
+        check_writable(save)
         if save.exists() and any(save.iterdir()):
             raise InputError(f"{save} is not empty. Choose a new folder for the edited portrait.")
     from .compositing import parse_background
@@ -217,7 +216,7 @@ def render(
         raise InputError(
             f"The camera is turned by {yaw:g} and {pitch:g} degrees; keep yaw within 60 and pitch within 30."
         )
-    _check_output(output)
+    check_output(output)
     from .compositing import parse_background, write_result
     from .editing import background_editor
     from .editors import load_editor
@@ -291,7 +290,7 @@ def _clip_stage(clip: Path, directory: Path, settings: Settings) -> Generator[Pr
     from .clip import probe, read_frames
     from .crop import choose_crop
     from .landmarks import detect_landmarks
-    from .portrait import Portrait, disk_error
+    from .portrait import Portrait
 
     started = time.perf_counter()
     yield Progress("clip", 0.0, "Opening the clip")
@@ -305,7 +304,7 @@ def _clip_stage(clip: Path, directory: Path, settings: Settings) -> Generator[Pr
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(clip, portrait.source)
     except OSError as error:
-        raise disk_error(error, portrait.source) from error
+        raise InputError(explain_os_error(error, portrait.source)) from error
     portrait.save_tensors("landmarks.safetensors", landmarks.to_tensors())
     portrait.finish("clip", time.perf_counter() - started)
     yield Progress("clip", 1.0, "Found the face")
@@ -349,20 +348,3 @@ def _timed(portrait: Portrait, stage: str, work: Iterator[Progress]) -> Iterator
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(f"There is no {what} called {value!r}. Choose one of: {', '.join(choices)}.")
-
-
-def _check_output(output: Path) -> None:
-    if output.suffix.lower() != ".mp4":
-        raise InputError(f"{output.name} does not end in .mp4. Name an mp4 file to write.")
-    if output.is_dir():
-        raise InputError(f"{output} is a folder. Name an mp4 file to write.")
-    _check_writable(output.parent)
-
-
-def _check_writable(directory: Path) -> None:
-    """Refuse early if nothing can be written at ``directory``, which need not exist yet."""
-    existing = next(p for p in itertools.chain([directory], directory.absolute().parents) if p.exists())
-    if not existing.is_dir():
-        raise InputError(f"{existing} is a file, not a folder. Choose another folder to write to.")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"{existing} cannot be written to. Choose a folder that you can write to.")

@@ -6,14 +6,11 @@ killed at, the next one goes on after the last stage that is entered there.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ from torch import Tensor
 from .clip import ClipInfo
 from .crop import Crop
 from .errors import InputError
+from .storage import replacing
 
 FORMAT_VERSION = 1
 STAGES = ("clip", "tracking", "matting", "reconstruction")
@@ -164,29 +162,6 @@ class Portrait:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         return Portrait.load(directory)
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that takes its place when the block ends well and is removed when it does not.
-
-    An unwritable folder or a full disk becomes an InputError.
-    """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise disk_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def disk_error(error: OSError, path: Path) -> InputError:
-    """The sentence for a failure to write ``path``."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"The disk is full; {path} could not be written. Free some space or choose another folder.")
-    return InputError(f"{path} cannot be written ({error.strerror}). Choose a folder that you can write to.")
 
 
 def file_sha256(path: Path) -> str:

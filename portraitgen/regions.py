@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .alpha import guided_filter
 from .errors import InputError
-from .matting import guided_filter
 
 REGIONS = ("background", "skin", "hair", "lips", "eyes", "brows", "teeth", "clothes", "mouth")
 BACKGROUND, SKIN, HAIR, LIPS, EYES, BROWS, TEETH, CLOTHES, MOUTH = range(len(REGIONS))

@@ -9,7 +9,6 @@ compared with the Hub's. Files of the same commit in the Hub's own cache (``HF_H
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .storage import is_full, replacing
 
 ROOT = Path(os.environ.get("PORTRAITGEN_WEIGHTS") or Path(__file__).parent.parent / "weights")
 MANIFEST = "fetched.json"
@@ -206,9 +206,8 @@ def fetch(name: str, on_progress: Callable[[int, int], None] | None = None) -> P
             "revision": entry.revision,
             "files": {file.path: file.size for file in wanted},
         }
-        temporary = folder / f"{MANIFEST}.part"
-        temporary.write_text(json.dumps(manifest, indent=1), "utf-8")
-        os.replace(temporary, folder / MANIFEST)
+        with replacing(folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=1), "utf-8")
     return folder
 
 
@@ -253,7 +252,7 @@ def _clear_errors(entry: Entry) -> Iterator[None]:
             f"{constants.ENDPOINT} cannot be reached. Check the network and fetch again, {by_hand}."
         ) from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise _no_room(entry, "the disk is full") from None
         if error.errno is None:  # the Hub's client found another size than announced
             raise InputError(f"{entry.name} arrived incomplete. Fetch it again; it goes on where it stopped.") from None

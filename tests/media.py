@@ -12,6 +12,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
+from portraitgen.clip import probe, read_frames, write_video
+
 BLOCK = 16
 BITS = 6
 PATCHES = np.array(
@@ -95,6 +97,14 @@ def write_clip(
     if rotation:
         _rotate(path, rotation)
     return path
+
+
+def rewritten(path: Path, **changes: object) -> Path:
+    """The clip after one pass through read_frames and write_video."""
+    info = probe(path, **changes)  # type: ignore[arg-type]
+    output = path.with_name("out.mp4")
+    write_video(output, read_frames(path, info), info, audio_from=path)
+    return output
 
 
 def _write_tone(output: Any, stream: Any, hertz: int, seconds: float) -> None:

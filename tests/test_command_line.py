@@ -222,7 +222,6 @@ def test_other_refusals(pipeline: FakePipeline, portrait: Path, clip: Path, refu
     assert "number from 0 to 0.9" in refused("reconstruct", clip, "-o", portrait, "--holdout", "1")
     assert "number from 0.1 up" in refused("reconstruct", clip, "-o", portrait, "--max-seconds", "0")
     assert "no portrait folder or clip" in refused("edit", "nowhere", "-o", out, "--text", "a")
-    assert "does not end in .mp4" in refused("edit", portrait, "-o", clip.parent / "out.avi", "--text", "a")
     assert "no portrait folder" in refused("render", "nowhere", "-o", out)
     assert "either --orbit or" in refused("render", portrait, "-o", out, "--orbit", "--yaw", "0")
     assert "no portrait folder" in refused("evaluate", "nowhere")
@@ -230,13 +229,6 @@ def test_other_refusals(pipeline: FakePipeline, portrait: Path, clip: Path, refu
     assert "invalid choice" in refused("dance")
     assert "required" in refused()
     assert pipeline.calls == []
-
-
-def test_an_output_below_a_file_is_one_sentence(
-    pipeline: FakePipeline, portrait: Path, clip: Path, refused: Callable[..., str]
-) -> None:
-    line = refused("edit", portrait, "-o", clip / "out.mp4", "--text", "a")
-    assert "A file is where a folder should be" in line
 
 
 @pytest.mark.parametrize(

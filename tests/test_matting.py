@@ -8,15 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from portraitgen.alpha import Plate, guided_filter, refine_alpha
 from portraitgen.errors import InputError
-from portraitgen.matting import (
-    Plate,
-    decontaminate,
-    guided_filter,
-    head_boxes,
-    person_alpha,
-    refine_alpha,
-)
+from portraitgen.matting import decontaminate, head_boxes, person_alpha
 from portraitgen.motion import Moment, flow_between, smooth_along_motion
 
 SIZE = 256

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 from portraitgen.clip import ClipInfo
 from portraitgen.crop import Crop
 from portraitgen.errors import InputError
-from portraitgen.portrait import Portrait, Settings, replacing
+from portraitgen.portrait import Portrait, Settings
 
 
 @pytest.fixture
@@ -37,32 +36,6 @@ def test_tensors_survive_the_disk_without_pickle(portrait: Portrait) -> None:
     portrait.save_tensors("t.safetensors", tensors)
     again = portrait.load_tensors("t.safetensors")
     assert all(torch.equal(again[key], value) for key, value in tensors.items())
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(portrait: Portrait) -> None:
-    path = portrait.path("x.json")
-    path.write_text("old")
-
-    def write_until_full() -> None:
-        with replacing(path) as temporary:
-            temporary.write_text("half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(InputError, match="disk is full"):
-        write_until_full()
-    assert path.read_text() == "old"
-    assert [p.name for p in portrait.directory.iterdir()] == ["x.json"]
-
-
-def test_an_interrupt_while_writing_leaves_nothing(portrait: Portrait) -> None:
-    def write_until_interrupted() -> None:
-        with replacing(portrait.path("x.json")) as temporary:
-            temporary.write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_until_interrupted()
-    assert list(portrait.directory.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"version": null}'])
