@@ -3,8 +3,7 @@
 
 import warp as wp
 
-wp.config.log_level = wp.LOG_WARNING  # Warp greets on stdout, which belongs to our command line's JSON
-wp.init()
+from . import _warp_start  # noqa: F401
 
 NEAR = wp.constant(1e-3)  # metres; triangles that reach nearer are not drawn
 

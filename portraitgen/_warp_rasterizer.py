@@ -1,11 +1,10 @@
-"""Runs the kernels of `_warp_kernels` on torch tensors: threads on the CPU, one launch on CUDA; autograd."""
+"""Runs the Warp kernels of the rasteriser on torch tensors: threads on the CPU, one launch on CUDA; autograd."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -14,19 +13,37 @@ import warp as wp
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._warp_kernels import Layout, compositing_kernels, emit, project
+from ._cpu_kernels import CPU_TILE, cpu_compositing_kernels
+from ._warp_kernels import compositing_kernels, reduction_kernel
+from ._warp_projection import Layout, emit, project, project_backward
+from ._warp_start import start, stream
 
 MAX_CHANNELS = 32  # of one compositing pass; more are rendered in several passes
-CPU_TILE, CUDA_TILE = 16, 4  # pixels
+CUDA_TILE = 4  # pixels
 
 _build_lock = threading.Lock()
 
 
-@cache
-def _load(channels: int, device: str) -> tuple[Any, Any, Any]:
+def _method(device: torch.device) -> tuple[int, Callable[[int], tuple[Any, Any]]]:
+    """(pixels along a tile, maker of the compositing kernels) for a device."""
+    return (CPU_TILE, cpu_compositing_kernels) if device.type == "cpu" else (CUDA_TILE, compositing_kernels)
+
+
+def make_cuda_kernels(channels: int) -> tuple[Any, Any, Any]:
+    """(forward, backward, reduce) as they run on CUDA, for a multiple of 8 channels."""
+    return (*compositing_kernels(channels), reduction_kernel(channels))
+
+
+def load_kernels(channels: int, device: str) -> tuple[Any, Any, Any]:
     """Builds (seconds, then cached on disk by Warp) and loads all kernels that `channels` channels need on a device."""
+    return _load(_method(torch.device(device))[1], channels, device)
+
+
+@cache
+def _load(make: Callable[[int], tuple[Any, Any]], channels: int, device: str) -> tuple[Any, Any, Any]:
     with _build_lock:
-        kernels = compositing_kernels(channels)
+        start(torch.device(device))
+        kernels = (*make(channels), reduction_kernel(channels))
         for module in {kernel.module for kernel in (project, emit, *kernels)}:
             wp.load_module(module, device)
     return kernels
@@ -37,42 +54,24 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers, thread_name_prefix="rasterize")
 
 
-def _stream(device: torch.device) -> AbstractContextManager[Any]:
-    """Puts Warp's work on torch's current CUDA stream."""
-    if device.type == "cpu":
-        return nullcontext()
-    return wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device)))
-
-
-def _launch(
-    kernel: Any, count: int, device: torch.device, arguments: Sequence[Any], adjoints: Sequence[Tensor | None] = ()
-) -> None:
-    """Runs kernel(start, *arguments) for `count` items, or its adjoint where gradient buffers are given.
+def _launch(kernel: Any, count: int, device: torch.device, arguments: Sequence[Any]) -> None:
+    """Runs kernel(start, *arguments) for `count` items.
 
     One launch on CUDA. On the CPU, where a launch is single-threaded but releases the GIL, a few launches per thread:
     every item owns what it writes, so their order does not matter.
     """
-    parameters = kernel.adj.args[1:]  # without `start`
 
-    def array(tensor: Tensor, parameter: Any) -> Any:
+    def array(value: Any, parameter: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
         dtype = parameter.type.dtype
-        return wp.from_torch(tensor.view(-1, *getattr(dtype, "_shape_", ())), dtype=dtype, requires_grad=False)
+        rows = value.detach().view(-1, *getattr(dtype, "_shape_", ()))
+        return wp.from_torch(rows, dtype=dtype, requires_grad=False)
 
-    def arrays(values: Sequence[Any]) -> list[Any]:
-        return [
-            array(value.detach(), parameter) if isinstance(value, Tensor) else value
-            for value, parameter in zip(values, parameters, strict=True)
-        ]
-
-    inputs, gradients = arrays(arguments), arrays(adjoints) if adjoints else []
+    inputs = [array(*pair) for pair in zip(arguments, kernel.adj.args[1:], strict=True)]
 
     def run(first: int, end: int) -> None:
-        if gradients:
-            wp.launch(
-                kernel, end - first, [first, *inputs], adj_inputs=[0, *gradients], adjoint=True, device=str(device)
-            )
-        else:
-            wp.launch(kernel, end - first, [first, *inputs], device=str(device))
+        wp.launch(kernel, end - first, [first, *inputs], device=str(device))
 
     threads = torch.get_num_threads() if device.type == "cpu" else 1
     if threads == 1 or count < 64:
@@ -114,51 +113,53 @@ class Rasterize(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # [B, H, W, D], [B, H, W, 1]
         frames, per_frame = opacities.shape
         total, channels, device = frames * per_frame, features.shape[-1], means.device
-        tile = CPU_TILE if device.type == "cpu" else CUDA_TILE
+        tile, _ = _method(device)
         columns, rows = -(-width // tile), -(-height // tile)
         tiles = frames * columns * rows
         # Compositing passes as (first channel, padded width): few widths, so few kernels to build.
         passes = [
-            (first, 4 if channels - first <= 4 else min(MAX_CHANNELS, -(-(channels - first) // 8) * 8))
-            for first in range(0, channels, MAX_CHANNELS)
+            (first, min(MAX_CHANNELS, -(-(channels - first) // 8) * 8)) for first in range(0, channels, MAX_CHANNELS)
         ]
-        kernels = {size: _load(size, str(device)) for _, size in passes}
+        kernels = {size: load_kernels(size, str(device)) for _, size in passes}
 
-        def integers(count: int) -> Tensor:
-            return torch.empty(count, dtype=torch.int32, device=device)
+        def integers(*shape: int) -> Tensor:
+            return torch.empty(shape, dtype=torch.int32, device=device)
+
+        def floats(*shape: int) -> Tensor:
+            return torch.empty(shape, device=device)
 
         geometry = [tensor.detach().contiguous() for tensor in (means, quats, scales, opacities, viewmats, intrinsics)]
-        tile_counts, rectangles = integers(total).fill_(1), integers(4 * total)
-        splats = torch.empty(total, 8, device=device)
-        depths = torch.full((2 * total,), torch.inf, device=device)
-        order = torch.arange(2 * total, dtype=torch.int32, device=device)
+        tile_counts, rectangles = integers(total), integers(total, 4)
+        splats, depths = floats(total, 8), floats(total)
         layout = Layout()
         layout.frames, layout.per_frame, layout.shared = frames, per_frame, int(features.ndim == 2)
         layout.width, layout.height, layout.tile = width, height, tile
         layout.columns, layout.tiles_per_frame = columns, columns * rows
-        with _stream(device):
+        with stream(device):
             _launch(project, total, device, [layout, *geometry, tile_counts, splats, depths, rectangles])
-            _sort_pairs(depths, order, 32)
-            ends = tile_counts[order[:total]].cumsum(0, dtype=torch.int32)
-            pairs = int(ends[-1]) if total else 0
-            first_slots, tile_ids, slots, owners = (
-                integers(total),
-                integers(2 * pairs),
-                integers(2 * pairs),
-                integers(pairs),
-            )
-            binning = [layout, order, ends, tile_counts, rectangles, first_slots, tile_ids, slots, owners]
-            _launch(emit, total, device, binning)
+            # How much memory the rest needs is up to the scene. This is the only place that waits for the device.
+            visible, pairs = torch.stack([tile_counts.count_nonzero(), tile_counts.sum()]).tolist()
+            shown = torch.nonzero_static(tile_counts, size=visible).view(-1)
+            keys, order = floats(2 * visible), integers(2 * visible)
+            keys[:visible], order[:visible] = depths.index_select(0, shown), shown
+            _sort_pairs(keys, order, 32)
+            order = order[:visible]  # index of the Gaussian of each rank
+            splats = splats.index_select(0, order)
+            ends = tile_counts.index_select(0, order).cumsum(0, dtype=torch.int32)
+            tile_ids, slots, owners = integers(2 * pairs), integers(2 * pairs), integers(pairs)
+            _launch(emit, visible, device, [layout, order, ends, rectangles, tile_ids, slots, owners])
             _sort_pairs(tile_ids, slots, max(1, (tiles - 1).bit_length()))
             slots = slots[:pairs]
-            members = owners[slots]
+            members = owners.index_select(0, slots)
             boundaries = torch.arange(tiles + 1, dtype=torch.int32, device=device)
             tile_starts = torch.searchsorted(tile_ids[:pairs], boundaries, out_int32=True)
 
-            transmittances = torch.empty(frames, height, width, 1, device=device)
-            images, padded = [], [_pad(features, *span) for span in passes]
+            transmittances = floats(frames, height, width, 1)
+            source = order if features.ndim == 3 else order % per_frame
+            seen = features.detach().reshape(-1, channels).index_select(0, source)
+            images, padded = [], [_pad(seen, *span) for span in passes]
             for (first, size), feature in zip(passes, padded, strict=True):
-                image = torch.empty(frames, height, width, size, device=device)
+                image = floats(frames, height, width, size)
                 background = None if backgrounds is None else _pad(backgrounds, first, size)
                 inputs = [layout, splats, feature, background, tile_starts, members]
                 _launch(kernels[size][0], tiles, device, [*inputs, image, transmittances])
@@ -166,43 +167,49 @@ class Rasterize(torch.autograd.Function):
         result = images[0] if len(images) == 1 else torch.cat(images, dim=-1)
         result = result[..., :channels].contiguous()
         ctx.save_for_backward(
-            *geometry, tile_counts, rectangles, splats, depths, first_slots, tile_starts, members, slots,
-            transmittances, *padded, *images,
-        )  # fmt: skip
+            *geometry, order, ends, splats, tile_starts, members, slots, transmittances, *padded, *images
+        )
         ctx.layout, ctx.passes, ctx.kernels, ctx.tiles = layout, passes, kernels, tiles
+        ctx.feature_rows = features.numel() // max(1, channels)
+        ctx.feature_shape = features.shape
         return result, 1.0 - transmittances
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_result: Tensor, grad_alphas: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        geometry, rest = saved[:6], saved[6:]
-        tile_counts, rectangles, splats, depths, first_slots, tile_starts, members, slots, transmittances = rest[:9]
-        padded, images = rest[9 : 9 + len(ctx.passes)], rest[9 + len(ctx.passes) :]
-        device, channels = grad_result.device, grad_result.shape[-1]
-        total, pairs, layout = len(splats), len(members), ctx.layout
-        grad_splats = torch.zeros_like(splats)
+        means, quats, scales, opacities, viewmats, intrinsics = ctx.saved_tensors[:6]
+        order, ends, splats, tile_starts, members, slots, transmittances = ctx.saved_tensors[6:13]
+        padded, images = ctx.saved_tensors[13 : 13 + len(ctx.passes)], ctx.saved_tensors[13 + len(ctx.passes) :]
+        device, channels, pairs, layout = grad_result.device, grad_result.shape[-1], len(members), ctx.layout
+        wanted = ctx.needs_input_grad
         scratch = torch.empty(2, *transmittances.shape, device=device)
+        slot_splats = torch.empty(len(ctx.passes), pairs, 8, device=device)
         grad_features = []
-        with _stream(device):
+        with stream(device):
+            ranks = torch.full((opacities.numel(),), -1, dtype=torch.int32, device=device)
+            ranks.index_copy_(0, order.long(), torch.arange(len(order), dtype=torch.int32, device=device))
             for number, ((first, size), feature, image) in enumerate(zip(ctx.passes, padded, images, strict=True)):
                 _, backward, reduce = ctx.kernels[size]
-                slot_splats = torch.empty(pairs, 8, device=device)
-                slot_features = torch.empty(pairs, size, device=device)
+                slot_features = torch.empty(pairs, size, device=device) if wanted[4] else None
                 alphas = grad_alphas.contiguous() if number == 0 else None
                 inputs = [layout, splats, feature, image, transmittances, _pad(grad_result, first, size), alphas]
-                inputs += [tile_starts, members, slots, scratch[0], scratch[1]]
-                _launch(backward, ctx.tiles, device, [*inputs, slot_splats, slot_features])
-                gradient = torch.empty_like(feature)
-                sums = [layout, tile_counts, first_slots, slot_splats, slot_features, grad_splats, gradient]
-                _launch(reduce, feature.numel() // size, device, sums)
-                grad_features.append(gradient)
-            grads = [torch.zeros_like(tensor) for tensor in geometry[:4]]
-            projection = [layout, *geometry, tile_counts, splats, depths, rectangles]
-            _launch(project, total, device, projection, [layout, *grads, None, None, None, grad_splats, None, None])
-        grad_feature = torch.cat(grad_features, dim=-1)[..., :channels]
+                inputs += [tile_starts, members, slots, *scratch]
+                _launch(backward, ctx.tiles, device, [*inputs, slot_splats[number], slot_features])
+                if wanted[4]:
+                    gradient = torch.empty(ctx.feature_rows, size, device=device)
+                    _launch(reduce, ctx.feature_rows, device, [layout, ranks, ends, slot_features, gradient])
+                    grad_features.append(gradient)
+            gaussians = means, quats, scales, opacities
+            grads = [torch.empty_like(tensor) if wanted[i] else None for i, tensor in enumerate(gaussians)]
+            if any(wanted[:4]):
+                sums = slot_splats[0] if len(ctx.passes) == 1 else slot_splats.sum(0)
+                inputs = [layout, means, quats, scales, viewmats, intrinsics, ranks, ends, splats, sums]
+                _launch(project_backward, opacities.numel(), device, [*inputs, *grads])
+        grad_feature = None
+        if wanted[4]:
+            grad_feature = torch.cat(grad_features, dim=-1)[..., :channels].view(ctx.feature_shape)
         grad_backgrounds = None
-        if ctx.needs_input_grad[5]:
+        if wanted[5]:
             flat = grad_result.reshape(len(transmittances), -1, channels)
             grad_backgrounds = (transmittances.view(len(flat), 1, -1) @ flat)[:, 0]
         return (*grads, grad_feature, grad_backgrounds, None, None, None, None)

@@ -22,7 +22,9 @@ def rasterize_mesh(
     import warp as wp
 
     from ._warp_mesh import barycentrics, nearest_depth, nearest_triangle
+    from ._warp_start import start, stream
 
+    start(vertices.device)
     vertices = vertices.detach().float().reshape(-1, *vertices.shape[-2:])
     K = K.detach().to(vertices)
     batch, triangle_count = len(vertices), len(faces)
@@ -34,11 +36,11 @@ def rasterize_mesh(
     weights = torch.zeros(batch, height, width, 3, device=vertices.device)
     buffers = [wp.from_torch(depth), wp.from_torch(ids)]
     device, size = wp.device_from_torch(vertices.device), (batch, triangle_count)
-    stream = wp.stream_from_torch(torch.cuda.current_stream(vertices.device)) if vertices.is_cuda else None
-    wp.launch(nearest_depth, size, [*inputs, buffers[0]], device=device, stream=stream)
-    wp.launch(nearest_triangle, size, [*inputs, *buffers], device=device, stream=stream)
     where = [*inputs, *buffers, wp.from_torch(weights, dtype=wp.vec3)]
-    wp.launch(barycentrics, (batch, height, width), where, device=device, stream=stream)
+    with stream(vertices.device):
+        wp.launch(nearest_depth, size, [*inputs, buffers[0]], device=device)
+        wp.launch(nearest_triangle, size, [*inputs, *buffers], device=device)
+        wp.launch(barycentrics, (batch, height, width), where, device=device)
     return ids, weights, depth
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -13,27 +13,56 @@ from torch import Tensor
 
 
 @cache
-def _gsplat_loads() -> bool:
-    """Whether gsplat has compiled kernels that load, from its wheel or from a build in torch's extension cache.
+def _gsplat_runs(device: torch.device) -> bool:
+    """Whether gsplat was installed with compiled kernels and they run on this GPU.
 
-    Never starts a build, which takes minutes: gsplat's backend is imported only where such a build exists."""
+    gsplat without them would build them at its first use, for minutes, or print that it cannot: it is not even imported
+    then, and a build that an earlier use left in torch's cache does not count, since gsplat would check whether to renew
+    it. A wheel may lack the newest architectures, which only shows when a kernel is launched."""
+    spec = find_spec("gsplat")
+    folders = list(spec.submodule_search_locations or []) if spec else []
+    if not any(Path(folder, "csrc" + suffix).exists() for folder in folders for suffix in EXTENSION_SUFFIXES):
+        return False
     try:
         importlib.import_module("gsplat.csrc")
+        one = torch.ones(1, 1, 3, device=device)
+        eye = torch.eye(4, device=device)[None]
+        _gsplat(one, eye[:, :1], one, one[..., 0], one, eye, eye[:, :3, :3], 16, 16, None)
         return True
-    except ImportError:
-        from torch.utils.cpp_extension import CUDA_HOME, get_default_build_root
-    python = f"py{sys.version_info.major}{sys.version_info.minor}_cu{(torch.version.cuda or '').replace('.', '')}"
-    root = os.environ.get("TORCH_EXTENSIONS_DIR") or os.path.join(get_default_build_root(), python)
-    if CUDA_HOME is None or not Path(root, "gsplat_cuda", "gsplat_cuda.so").exists():
+    except (ImportError, OSError, RuntimeError):
         return False
-    return importlib.import_module("gsplat.cuda._backend")._C is not None
+
+
+def _gsplat(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, features: Tensor, viewmats: Tensor, Ks: Tensor,
+    width: int, height: int, backgrounds: Tensor | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    from gsplat import rasterization
+
+    images, alphas, _ = rasterization(
+        means,
+        quats,
+        scales,
+        opacities,
+        features.expand(len(means), *features.shape[-2:]),
+        viewmats[:, None],
+        Ks[:, None],
+        width,
+        height,
+        backgrounds=None if backgrounds is None else backgrounds[:, None],
+        packed=False,
+    )
+    return images[:, 0], alphas[:, 0]
 
 
 def backend_name(device: torch.device | str) -> str:
-    """The path that `rasterize` takes for tensors on `device`: "gsplat", "Warp (CUDA)" or "Warp (CPU)"."""
-    if torch.device(device).type == "cpu":
+    """The path that `rasterize` takes for tensors on `device`: "gsplat", "Warp (CUDA)" or "Warp (CPU)".
+
+    For a GPU this may start CUDA, so it is a question for the process that has the GPU."""
+    device = torch.device(device)
+    if device.type == "cpu":
         return "Warp (CPU)"
-    return "gsplat" if _gsplat_loads() else "Warp (CUDA)"
+    return "gsplat" if _gsplat_runs(device) else "Warp (CUDA)"
 
 
 def rasterize(
@@ -82,24 +111,7 @@ def rasterize(
         raise ValueError(f"cannot render an image of {width} x {height} pixels")
 
     if backend_name(means.device) == "gsplat":
-        from gsplat import rasterization
-
-        if features.ndim == 2:
-            features = features.expand(frames, number, channels)
-        images, alphas, _ = rasterization(
-            means,
-            quats,
-            scales,
-            opacities,
-            features,
-            viewmats[:, None],
-            Ks[:, None],
-            width,
-            height,
-            backgrounds=None if backgrounds is None else backgrounds[:, None],
-            packed=False,
-        )
-        return images[:, 0], alphas[:, 0]
+        return _gsplat(means, quats, scales, opacities, features, viewmats, Ks, width, height, backgrounds)
     from ._warp_rasterizer import Rasterize
 
     return Rasterize.apply(means, quats, scales, opacities, features, backgrounds, viewmats, Ks, width, height)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import rasterization_reference
@@ -91,7 +95,7 @@ def assert_same_as_twin(
 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["per-frame", "shared"])
-@pytest.mark.parametrize("channels", [1, 3, 16, 37])
+@pytest.mark.parametrize("channels", [1, 3, 16, 24, 37])
 @pytest.mark.parametrize("frames", [1, 3])
 def test_equals_twin(frames: int, channels: int, shared: bool) -> None:
     assert_same_as_twin(*random_scene(frames, 200, channels, shared=shared, seed=frames + channels))
@@ -114,12 +118,62 @@ def test_huge_gaussians() -> None:
     assert_same_as_twin(inputs, cameras, tolerance=1e-3)
 
 
-def test_the_tiles_used_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same kernels with a GPU's small tiles, on the CPU."""
+@pytest.mark.parametrize("channels", [5, 37])
+def test_the_kernels_used_on_cuda(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compositing as on a GPU, with its small tiles, on the CPU."""
     from portraitgen import _warp_rasterizer
 
-    monkeypatch.setattr(_warp_rasterizer, "CPU_TILE", _warp_rasterizer.CUDA_TILE)
-    assert_same_as_twin(*random_scene(2, 300, 5, shared=True))
+    method = (_warp_rasterizer.CUDA_TILE, _warp_rasterizer.compositing_kernels)
+    monkeypatch.setattr(_warp_rasterizer, "_method", lambda device: method)
+    assert_same_as_twin(*random_scene(2, 300, channels, shared=True))
+    assert_same_as_twin(*random_scene(2, 40, channels, scale=5.0, seed=5), tolerance=1e-3)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_window_that_most_gaussians_miss(shared: bool) -> None:
+    inputs, (viewmats, intrinsics) = random_scene(2, 2000, 8, scale=0.03, shared=shared)
+    intrinsics = intrinsics.clone()
+    intrinsics[:, :2, 2] += torch.tensor([23.0, -9.0])
+    assert_same_as_twin(inputs, [viewmats, intrinsics])
+
+
+def test_thin_gaussians_beside_the_window() -> None:
+    """Needles whose centres lie far outside reach in; what is left out must be what leaves no trace."""
+    inputs, cameras = random_scene(1, 300, 3)
+    with torch.no_grad():
+        inputs["means"].mul_(2.5)
+        inputs["scales"].copy_(torch.tensor([0.6, 0.05, 0.05]))
+    assert_same_as_twin(inputs, cameras, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("frozen", NAMES)
+def test_only_the_gradients_that_are_wanted(frozen: str) -> None:
+    inputs, cameras = random_scene(2, 150, 5, shared=True)
+
+    def gradients() -> dict[str, Tensor]:
+        outputs = call(rasterize, inputs, cameras)
+        wanted = [name for name in NAMES if inputs[name].requires_grad]
+        loss = outputs[0].square().sum() + outputs[1].sum()
+        return dict(zip(wanted, torch.autograd.grad(loss, [inputs[name] for name in wanted]), strict=True))
+
+    everything = gradients()
+    inputs[frozen].requires_grad_(False)
+    rest = gradients()
+    assert set(rest) == set(NAMES) - {frozen}
+    assert all(torch.equal(gradient, everything[name]) for name, gradient in rest.items())
+    for name in NAMES:
+        inputs[name].requires_grad_(name == frozen)
+    assert torch.equal(gradients()[frozen], everything[frozen])
+
+
+def test_a_batch_equals_its_frames() -> None:
+    inputs, cameras = random_scene(3, 300, 16)
+    image, alpha = call(rasterize, inputs, cameras)
+    for frame in range(3):
+        one = {name: tensor[frame : frame + 1] for name, tensor in inputs.items()}
+        alone = call(rasterize, one, [camera[frame : frame + 1] for camera in cameras])
+        assert torch.equal(alone[0][0], image[frame])
+        assert torch.equal(alone[1][0], alpha[frame])
 
 
 def test_without_background() -> None:
@@ -249,32 +303,112 @@ def test_import_is_light_and_stdout_stays_clean() -> None:
     """Importing loads neither Warp nor gsplat and touches no CUDA; rendering prints nothing on stdout."""
     program = """
 import sys, torch
+import portraitgen, portraitgen.kernels, portraitgen.mesh
 from portraitgen.rasterization import backend_name, rasterize
 assert not {"warp", "gsplat"} & set(sys.modules) and not torch.cuda.is_initialized()
 assert backend_name("cpu") == "Warp (CPU)" and "warp" not in sys.modules
 eye = torch.eye(4)[None]
 ones = torch.ones(1, 1, 3)
 rasterize(ones, eye[:, :1], ones, ones[..., 0], ones[0], eye, eye[:, :3, :3], 4, 4)
+assert "gsplat" not in sys.modules and not torch.cuda.is_initialized()
 """
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == ""
 
 
+def install_gsplat(folder: Path, monkeypatch: pytest.MonkeyPatch, *, compiled: bool) -> None:
+    """A gsplat that says so when it is imported, with a file in the place of its compiled kernels or without."""
+    (folder / "gsplat").mkdir()
+    (folder / "gsplat" / "__init__.py").write_text('print("gsplat was imported")')
+    (folder / "gsplat" / "cuda").mkdir()
+    (folder / "gsplat" / "cuda" / "_backend.py").write_text('raise SystemExit("this would build the kernels")')
+    if compiled:
+        (folder / "gsplat" / f"csrc{EXTENSION_SUFFIXES[0]}").write_bytes(b"not a library")
+    monkeypatch.syspath_prepend(folder)
+    for name in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+        monkeypatch.delitem(sys.modules, name)
+    rasterization._gsplat_runs.cache_clear()
+
+
+@pytest.fixture
+def _forget_gsplat() -> Iterator[None]:
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "gsplat"]:
+        del sys.modules[name]
+    rasterization._gsplat_runs.cache_clear()
+
+
+@pytest.mark.usefixtures("_forget_gsplat")
+def test_gsplat_without_compiled_kernels_is_not_even_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install_gsplat(tmp_path, monkeypatch, compiled=False)
+    assert not rasterization._gsplat_runs(torch.device("cuda", 0))
+    assert "gsplat" not in sys.modules
+    assert capsys.readouterr().out == ""
+    assert not torch.cuda.is_initialized()
+
+
+@pytest.mark.usefixtures("_forget_gsplat")
+def test_gsplat_whose_library_does_not_load_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_gsplat(tmp_path, monkeypatch, compiled=True)
+    assert not rasterization._gsplat_runs(torch.device("cpu"))
+    assert "gsplat.cuda._backend" not in sys.modules
+
+
+@pytest.mark.usefixtures("_forget_gsplat")
+@pytest.mark.parametrize("supported", [True, False])
+def test_gsplat_is_used_where_its_kernels_run(supported: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a gsplat that calls the plain-torch twin: shapes in and out, features shared and not, and a missing kernel."""
+    install_gsplat(tmp_path, monkeypatch, compiled=True)
+
+    def splat(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor,
+              Ks: Tensor, width: int, height: int, backgrounds: Tensor | None, packed: bool):  # fmt: skip
+        if not supported:
+            raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+        assert colors.shape[:2] == means.shape[:2]
+        assert viewmats.shape[1:] == (1, 4, 4)
+        backgrounds = None if backgrounds is None else backgrounds[:, 0]
+        cameras = viewmats[:, 0], Ks[:, 0]
+        arguments = (means, quats, scales, opacities, colors, *cameras, width, height, backgrounds)
+        image, alpha = rasterization_reference.rasterize(*arguments)
+        return image[:, None], alpha[:, None], {}
+
+    fake = SimpleNamespace(rasterization=splat, __spec__=find_spec("gsplat"))
+    monkeypatch.setitem(sys.modules, "gsplat", fake)
+    monkeypatch.setitem(sys.modules, "gsplat.csrc", SimpleNamespace())
+    assert rasterization._gsplat_runs(torch.device("cpu")) is supported
+    monkeypatch.setattr(rasterization, "backend_name", lambda device: "gsplat" if supported else "Warp (CPU)")
+    for shared in (False, True):
+        assert_same_as_twin(*random_scene(2, 50, 3, shared=shared))
+
+
 def test_backend_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    for built, name in ((True, "gsplat"), (False, "Warp (CUDA)")):
-        monkeypatch.setattr(rasterization, "_gsplat_loads", lambda built=built: built)
+    for runs, name in ((True, "gsplat"), (False, "Warp (CUDA)")):
+        monkeypatch.setattr(rasterization, "_gsplat_runs", lambda device, runs=runs: runs)
         assert backend_name(torch.device("cuda", 0)) == name
         assert backend_name("cpu") == "Warp (CPU)"
+
+
+def test_a_gpu_that_warp_does_not_know_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    import warp
+
+    from portraitgen._warp_start import start
+
+    monkeypatch.setattr(warp, "is_cuda_available", lambda: False)
+    start(torch.device("cpu"))
+    with pytest.raises(RuntimeError, match="first in the process that has the GPU"):
+        start(torch.device("cuda", 0))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("gsplat", [False, True], ids=["warp", "gsplat"])
 def test_cuda_equals_cpu(gsplat: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if gsplat and not rasterization._gsplat_loads():
+    if gsplat and not rasterization._gsplat_runs(torch.device("cuda", 0)):
         pytest.skip("gsplat has no compiled kernels here")
-    monkeypatch.setattr(rasterization, "_gsplat_loads", lambda: gsplat)
+    monkeypatch.setattr(rasterization, "_gsplat_runs", lambda device: gsplat)
     inputs, cameras = random_scene(3, 400, 16, shared=True, seed=7)
     outputs = call(rasterize, inputs, cameras)
     gradients = torch.autograd.grad(outputs[0].square().sum() + outputs[1].sum(), list(inputs.values()))
