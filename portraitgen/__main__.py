@@ -192,7 +192,7 @@ def build_parser() -> Parser:
 
 
 def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]:
-    """Run a job to its end with one progress bar over its stages; return the seconds each stage took.
+    """Run a job to its end with one progress bar over its stages, and then print its notes; return the seconds each stage took.
 
     In a log, which keeps what a terminal would overwrite, the bar waits until the stages that judge the clip are through, so
     that an error about the clip is the only line.
@@ -201,6 +201,7 @@ def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]
 
     order = list(stages)
     seconds: dict[str, float] = {}
+    notes: tuple[str, ...] = ()
     last = time.perf_counter()
     bar: Any = None
     # A fixed miniters: tqdm would otherwise learn it from a fast stage and then sleep through a slow one.
@@ -217,6 +218,7 @@ def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]
                 order.append(step.stage)
             new_stage = step.stage not in seconds
             now = time.perf_counter()
+            notes = step.notes or notes
             seconds[step.stage] = seconds.get(step.stage, 0.0) + now - last
             last = now
             if bar is None and (sys.stderr.isatty() or (step.stage not in JUDGING_STAGES and step.fraction > 0)):
@@ -229,6 +231,8 @@ def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]
                 bar.update(order.index(step.stage) + min(max(step.fraction, 0.0), 1.0) - bar.n)
                 if new_stage:
                     bar.refresh()  # a short stage shows too
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     return {stage: round(value, 3) for stage, value in seconds.items()}
 
 

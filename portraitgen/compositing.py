@@ -14,7 +14,8 @@ from .clip import read_frames, read_gray, write_video
 from .crop import Crop
 from .errors import InputError
 from .fitting import Fitted
-from .plate import background_plate, composite
+from .mattes import clean_plate, load_screening
+from .plate import composite
 from .portrait import Portrait
 from .progress import Progress
 from .rendering import RenderedCrop, render_crops
@@ -51,8 +52,7 @@ def write_result(
     plate = None
     if fixed is None:
         yield Progress("render", 0.0, "Looking for what is behind the person")
-        frames, alphas = read_frames(portrait.source, portrait.clip), read_gray(portrait.path("alpha.mp4"))
-        plate = background_plate(frames, alphas, portrait.crop, total, seed=portrait.settings.seed)
+        plate = clean_plate(portrait)
     pictures = _pictures(portrait, render_crops(portrait, fitted, K, viewmats), view, fixed, plate, edit_background)
     info = portrait.clip
     writer = feed(lambda items: write_video(output, items, info, audio_from=portrait.source), pictures)
@@ -89,9 +89,12 @@ def _pictures(
 ) -> Iterator[np.ndarray]:
     clip, crop = portrait.clip, portrait.crop
     fade = _fade(crop, clip.width, clip.height)
-    alphas = read_gray(portrait.path("alpha.mp4"))
-    for frame, source_alpha, person in zip(read_frames(portrait.source, clip), alphas, rendered, strict=True):
+    alphas, away = read_gray(portrait.path("alpha.mp4")), load_screening(portrait).away
+    streams = zip(read_frames(portrait.source, clip), alphas, rendered, away, strict=True)
+    for frame, source_alpha, person, gone in streams:
         alpha = person.alpha * fade if view == "frame" else person.alpha
+        if gone:  # the clip does not show the person here
+            alpha = np.zeros_like(alpha)
         if plate is None:
             assert fixed is not None
             frame = _covering(fixed, clip.width, clip.height)

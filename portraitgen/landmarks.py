@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import shots
 from .errors import InputError
 
 FACE_POINTS, POSE_POINTS = 478, 33
@@ -46,6 +47,7 @@ class Landmarks:
     head_boxes: np.ndarray  # [T, 4] x0, y0, x1, y1 around the head with its hair
     shoulder_boxes: np.ndarray  # [T, 4] around shoulders and upper arms
     timestamps: np.ndarray  # [T] seconds
+    elsewhere: np.ndarray  # [T] bool: the clip shows another person, or another scene without a face
 
     @property
     def found(self) -> np.ndarray:
@@ -57,66 +59,85 @@ class Landmarks:
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Landmarks:
-        return cls(**{field.name: tensors[field.name].numpy() for field in fields(cls)})
+        known = {
+            "elsewhere": torch.zeros(len(tensors["timestamps"]), dtype=torch.bool)
+        } | tensors  # absent in older portraits
+        return cls(**{field.name: known[field.name].numpy() for field in fields(cls)})
 
 
 def detect_landmarks(
     frames: Iterator[np.ndarray], info: FrameTimes, on_frame: Callable[[int], None] | None = None
 ) -> Landmarks:
-    """Landmarks of the largest face near the middle, the same person throughout, from one pass over RGB uint8 frames.
+    """Landmarks of one person, from one pass over RGB uint8 frames.
 
-    on_frame is called with the number of frames seen so far. Raises InputError, as soon as it is known, where the face is
-    missing for longer than LONGEST_GAP or from more than half of the frames.
+    In each shot the largest face near the middle is followed; the person is whoever most frames show. Shots of other people count as frames
+    without a face. on_frame is called with the number of frames seen so far. Raises InputError, as soon as it is known, where the person's
+    face is missing from more than half of the frames.
     """
     times = np.asarray(info.timestamps, dtype=np.float64)
     faces = np.full((info.frame_count, FACE_POINTS, 3), np.nan, np.float32)
     poses = np.full((info.frame_count, POSE_POINTS, 4), np.nan, np.float32)
+    looks: list[np.ndarray | None] = [None] * info.frame_count
+    shot = np.zeros(info.frame_count, np.int64)
+    before, last, misses = None, -1, 0
     person = _Person()
     try:
         for index, frame in enumerate(frames):
+            colours = shots.palette(frame)
+            change = 0.0 if before is None else shots.difference(before, colours)
+            before = colours
+            cut = change > shots.CUT
+            if cut or (last >= 0 and times[index] - times[last] > LONGEST_GAP):
+                person.forget()
+            shot[index] = shot[max(index - 1, 0)] + cut
             face = person.find_face(frame)
+            misses += face is None
             if face is not None:
                 faces[index] = face
+                looks[index] = own = shots.look(frame, face)
+                known = looks[last] if last >= 0 else None
+                if not cut and known is not None and shot[last] == shot[index]:
+                    new = change > shots.SUSPICION and shots.distance(own, known) > shots.ANOTHER
+                    shot[index] += new or times[index] - times[last] > LONGEST_GAP
+                last = index
                 if index % POSE_EVERY == 0 or index == info.frame_count - 1:
                     pose = person.find_pose(frame, face)
                     if pose is not None:
                         poses[index] = pose
-            check_coverage(np.isfinite(faces[: index + 1, 0, 0]), times[: index + 1], complete=False)
+            if misses * 2 > info.frame_count:
+                check_coverage(np.isfinite(faces[: index + 1, 0, 0]), times[: index + 1])
             if on_frame is not None:
                 on_frame(index + 1)
     finally:
         person.close()
+    unknown = np.full(len(next((own for own in looks if own is not None), ())), np.nan, np.float32)
+    elsewhere = shots.elsewhere(shot, np.stack([unknown if own is None else own for own in looks]))
+    faces[elsewhere], poses[elsewhere] = np.nan, np.nan
     check_coverage(np.isfinite(faces[:, 0, 0]), times)
     poses = _fill_between(poses, times)
     height, width = frame.shape[:2]
-    return Landmarks(faces, poses, head_boxes(faces), shoulder_boxes(poses, width, height), times)
+    return Landmarks(faces, poses, head_boxes(faces), shoulder_boxes(poses, width, height), times, elsewhere)
 
 
-def check_coverage(found: np.ndarray, timestamps: np.ndarray, *, complete: bool = True) -> None:
-    """Raise InputError where a face is missing for too long.
+def check_coverage(found: np.ndarray, timestamps: np.ndarray) -> None:
+    """Raise InputError where a person's face is missing from more than half of the frames.
 
-    found: mask [T]; timestamps: [T] seconds; complete: whether these are all frames, so that the share can be judged.
+    found: mask [T]; timestamps: [T] seconds.
     """
     missing = np.flatnonzero(~found)
-    if len(missing) == 0:
+    if len(missing) * 2 <= len(found):
         return
+    first = missing[0]
+    start = float(timestamps[first] - timestamps[0])
     remedy = "Use a clip, or trim this one to a part, in which one face stays in view and is well lit."
-    runs = np.split(missing, np.flatnonzero(np.diff(missing) > 1) + 1)
-    for run in runs:
-        first, after = run[0], min(run[-1] + 1, len(timestamps) - 1)
-        if timestamps[after] - timestamps[first] > LONGEST_GAP:
-            where = "No face was found in" if first == 0 else "The face was lost at"
-            raise InputError(
-                f"{where} frame {first + 1} ({timestamps[first]:.2f} s) and for more than half a second after it. {remedy}"
-            )
-    if complete and len(missing) * 2 > len(found):
-        seen = int(found.sum())
-        if seen == 0:
-            raise InputError(f"No face was found, from frame 1 ({timestamps[0]:.2f} s) on. {remedy}")
-        raise InputError(
-            f"A face was found in only {seen} of {len(found)} frames; the first without one is frame {missing[0] + 1} "
-            f"({timestamps[missing[0]]:.2f} s). {remedy}"
-        )
+    if start >= 1:
+        remedy += f" The part before is used alone with --max-seconds {start:.2f}."
+    if not found.any():
+        raise InputError(f"No face was found, from frame 1 ({timestamps[0]:.2f} s) on. {remedy}")
+    raise InputError(
+        f"One person's face is missing from more than half of the frames; the first without it is frame {first + 1} "
+        f"({timestamps[first]:.2f} s). {remedy}"
+    )
 
 
 def head_boxes(faces: np.ndarray) -> np.ndarray:
@@ -216,6 +237,10 @@ class _Person:
     def close(self) -> None:
         for graph in (self.searcher, self.tracker, self.distant, self.pose):
             graph.close()
+
+    def forget(self) -> None:
+        """Look for anybody from the next frame on."""
+        self.last, self.face_window, self.pose_window, self.lost = None, None, None, 0
 
     def find_face(self, frame: np.ndarray) -> np.ndarray | None:
         """[478, 3] in frame pixels, or None."""

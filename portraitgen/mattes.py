@@ -1,33 +1,43 @@
-"""The matting stage: alpha, region labels, the crop over white and the clean plate of a tracked clip, written as streams."""
+"""The matting stage: alpha, region labels, the crop over white, the screening and the clean plate of a tracked clip, written as streams."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import torch
 
 from .body import LABELS, load_body
 from .clip import read_frames, read_gray, write_gray, write_video
+from .errors import InputError
 from .keyframes import evenly_spaced
 from .landmarks import Landmarks
 from .matting import person_alpha
 from .mesh import rasterize_mesh
+from .plate import background_plate
 from .portrait import Portrait
 from .progress import Progress
 from .regions import RegionModel, fit_region_model, region_labels
+from .screening import FaceMeter, Screening, describe, find_away, screen
+from .storage import replacing
 from .streaming import feed
 from .tracking import Tracking
 
 _COLOR_SAMPLES = 8
 _MESH_BATCH = 4
+_SCREENING, _PLATE = "screening.safetensors", "plate.png"
 
 
 def write_mattes(portrait: Portrait, tracking: Tracking) -> Iterator[Progress]:
-    """Write ``alpha.mp4``, ``regions.mp4`` (both lossless gray) and ``frames.mp4`` (the working crop over white)."""
+    """Write ``alpha.mp4``, ``regions.mp4`` (both lossless gray), ``frames.mp4`` (the working crop over white), what the screening found,
+    and ``plate.png`` (the scene without the person).
+    """
     total = portrait.clip.frame_count
     faces = crop_landmarks(portrait)
-    alphas = person_alpha(lambda: crop_frames(portrait), faces)
+    away = _find_away(portrait, tracking)
+    matte = person_alpha(lambda: crop_frames(portrait), faces)
+    alphas = (np.zeros_like(alpha) if gone else alpha for alpha, gone in zip(matte, away, strict=True))
     writer = feed(lambda items: write_gray(portrait.path("alpha.mp4"), items, portrait.clip), alphas)
     for number, alpha in enumerate(writer, 1):
         # A picture now and then is enough to see whether the right person was cut out.
@@ -43,13 +53,57 @@ def write_mattes(portrait: Portrait, tracking: Tracking) -> Iterator[Progress]:
             "matting", 0.6 + 0.3 * number / total, f"Telling hair, skin and clothes apart, frame {number} of {total}"
         )
 
-    over_white = (_over_white(frame, alpha) for frame, alpha in crops_with_alpha(portrait))
+    meter = FaceMeter(faces)
+    over_white = _measured_over_white(portrait, meter)
     writer = feed(
         lambda items: write_video(portrait.path("frames.mp4"), items, portrait.clip, audio_from=None, crf=12),
         over_white,
     )
     for number, _ in enumerate(writer, 1):
-        yield Progress("matting", 0.9 + 0.1 * number / total, "Storing the cut-out frames")
+        yield Progress("matting", 0.9 + 0.08 * number / total, "Storing the cut-out frames")
+    _store_screening(portrait, tracking, meter)
+    yield Progress("matting", 0.98, "Looking for what is behind the person")
+    clean_plate(portrait)
+
+
+def load_screening(portrait: Portrait) -> Screening:
+    """Which frames show the person well; made now for a portrait from before frames were screened."""
+    if not portrait.path(_SCREENING).exists():
+        tracking = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+        meter = FaceMeter(crop_landmarks(portrait))
+        for number, frame in enumerate(crop_frames(portrait)):
+            meter.see(number, frame)
+        _store_screening(portrait, tracking, meter)
+    return Screening.from_tensors(portrait.load_tensors(_SCREENING))
+
+
+def usable_frames(portrait: Portrait) -> torch.Tensor:
+    """Sorted indices ``[M]`` of the frames to learn from: not held out, and none that the screening found fault with."""
+    usable = np.flatnonzero(load_screening(portrait).usable[: portrait.trained_frames])
+    if not len(usable):
+        raise InputError(
+            "The part of the clip to learn from shows no clear face. Hold out less of it, or use another clip."
+        )
+    return torch.from_numpy(usable)
+
+
+def clean_plate(portrait: Portrait) -> np.ndarray:
+    """The scene without the person, ``[H, W, 3]`` uint8, from ``plate.png``; made and stored if it is not there."""
+    path = portrait.path(_PLATE)
+    if path.exists():
+        stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+        if stored is not None and stored.shape[:2] == (portrait.clip.height, portrait.clip.width):
+            return cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
+        raise InputError(f"{path} is broken. Delete it; it is made again.")
+    away = load_screening(portrait).away
+    streams = zip(read_frames(portrait.source, portrait.clip), read_gray(portrait.path("alpha.mp4")), away, strict=True)
+    here = ((frame, alpha) for frame, alpha, gone in streams if not gone)
+    plate = background_plate(here, portrait.crop, int((~away).sum()), seed=portrait.settings.seed)
+    with replacing(path) as temporary:
+        cv2.imencode(".png", cv2.cvtColor(plate, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tofile(
+            temporary
+        )
+    return plate
 
 
 def crop_frames(portrait: Portrait) -> Iterator[np.ndarray]:
@@ -68,6 +122,26 @@ def crop_landmarks(portrait: Portrait) -> np.ndarray:
     crop = portrait.crop
     points = np.asarray(face)[..., :2]
     return ((points - np.array([crop.left, crop.top])) * (crop.size / crop.side)).astype(np.float32)
+
+
+def _find_away(portrait: Portrait, tracking: Tracking) -> np.ndarray:
+    landmarks = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors"))
+    return find_away(tracking.bridged.numpy(), landmarks.elsewhere, landmarks.timestamps)
+
+
+def _store_screening(portrait: Portrait, tracking: Tracking, meter: FaceMeter) -> None:
+    landmarks = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors"))
+    times = landmarks.timestamps
+    found = screen(tracking.bridged.numpy(), tracking.landmark_error.numpy(), landmarks.elsewhere, times, meter)
+    portrait.save_tensors(_SCREENING, found.to_tensors())
+    portrait.notes = describe(found, times)
+    portrait.save()
+
+
+def _measured_over_white(portrait: Portrait, meter: FaceMeter) -> Iterator[np.ndarray]:
+    for number, (frame, alpha) in enumerate(crops_with_alpha(portrait)):
+        meter.see(number, frame)
+        yield _over_white(frame, alpha)
 
 
 def _region_model(portrait: Portrait, faces: np.ndarray) -> RegionModel:

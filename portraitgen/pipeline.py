@@ -101,7 +101,9 @@ def reconstruct(
         if began:
             shutil.rmtree(directory, ignore_errors=True)
         raise
-    yield Progress(STAGES[-1], 1.0, f"Portrait ready in {directory}")
+    yield Progress(
+        STAGES[-1], 1.0, " ".join([f"Portrait ready in {directory}.", *portrait.notes]), notes=tuple(portrait.notes)
+    )
 
 
 def edit(

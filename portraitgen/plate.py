@@ -29,15 +29,15 @@ _STILL = 0.3  # source pixels that corners of the crop move, below which it coun
 
 
 def background_plate(
-    frames: Iterable[np.ndarray], alphas: Iterable[np.ndarray], crop: Crop, frame_count: int, *, seed: int = 0
+    moments: Iterable[tuple[np.ndarray, np.ndarray]], crop: Crop, frame_count: int, *, seed: int = 0
 ) -> np.ndarray:
     """The scene without the person, ``[H, W, 3]`` uint8, at the size of the frames.
 
     Only the crop is cleaned; outside it the first frame stays. Memory holds 8 samples of the crop however long the clip is.
 
     Args:
-        frames: the clip's frames ``[H, W, 3]`` uint8, streamed.
-        alphas: the person's alpha in the working crop of each frame ``[S, S]``, uint8 or float in [0, 1].
+        moments: the clip's frames ``[H, W, 3]`` uint8 with the person's alpha in the working crop ``[S, S]``, uint8 or float in [0, 1],
+            streamed.
         frame_count: how many there are; ValueError if there are none.
         seed: of the choice of samples.
     """
@@ -47,7 +47,7 @@ def background_plate(
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
     plate: np.ndarray | None = None
     guess: np.ndarray | None = None
-    for number, (frame, alpha) in enumerate(zip(frames, alphas, strict=False)):
+    for number, (frame, alpha) in enumerate(moments):
         if number % stride:
             continue
         outer, inner = crop.window(frame)

@@ -50,7 +50,12 @@ class Settings:
 
 @dataclass
 class Portrait:
-    """One clip's folder. ``stages`` maps each finished stage to the seconds it took."""
+    """One clip's folder.
+
+    Attributes:
+        stages: seconds that each finished stage took.
+        notes: sentences about frames that could not be treated like the others.
+    """
 
     directory: Path
     settings: Settings
@@ -59,6 +64,7 @@ class Portrait:
     crop: Crop
     stages: dict[str, float] = field(default_factory=dict)
     edit: dict[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
 
     @classmethod
     def load(cls, directory: Path) -> Portrait:
@@ -82,6 +88,7 @@ class Portrait:
             crop=Crop.from_json(facts["crop"]),
             stages=facts["stages"],
             edit=facts.get("edit"),
+            notes=facts.get("notes", []),
         )
 
     @staticmethod
@@ -99,6 +106,7 @@ class Portrait:
             "crop": self.crop.to_json(),
             "stages": self.stages,
             "edit": self.edit,
+            "notes": self.notes,
         }
         with replacing(self.directory / _FACTS) as temporary:
             temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False), "utf-8")

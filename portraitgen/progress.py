@@ -18,9 +18,11 @@ class Progress:
         fraction: how much of this stage is done, in [0, 1].
         message: a short sentence for the person who waits.
         preview: a picture of the state of things, ``[H, W, 3]`` uint8 RGB, or None.
+        notes: what the person should still know when the job is done.
     """
 
     stage: str
     fraction: float
     message: str
     preview: np.ndarray | None = None
+    notes: tuple[str, ...] = ()

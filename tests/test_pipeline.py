@@ -36,7 +36,7 @@ def few_steps() -> Iterator[None]:
     patch.setitem(
         reconstruction.PRESETS,
         "preview",
-        dataclasses.replace(config, fit=fit, views=3, frames=8, texel_pixels=4.0, refine_steps=1),
+        dataclasses.replace(config, fit=fit, views=3, frames=8, texel_pixels=4.0),
     )
     edit = editing.PRESETS["preview"]
     fit = dataclasses.replace(edit.fit, steps=8, coarse_steps=6)
@@ -64,15 +64,17 @@ def test_every_stage_runs_in_order_and_is_entered_with_its_seconds(finished: tup
     assert any(step.preview is not None and step.preview.shape[-1] == 3 for step in steps)
 
 
-def test_the_folder_holds_only_safetensors_json_and_mp4(finished: tuple[Path, list[Progress]]) -> None:
+def test_the_folder_holds_only_safetensors_json_and_pictures(finished: tuple[Path, list[Progress]]) -> None:
     names = sorted(path.name for path in finished[0].iterdir())
     assert names == [
         "alpha.mp4",
         "avatar.safetensors",
         "frames.mp4",
         "landmarks.safetensors",
+        "plate.png",
         "portrait.json",
         "regions.mp4",
+        "screening.safetensors",
         "source.mp4",
         "tracking.safetensors",
     ]
@@ -208,7 +210,6 @@ def test_a_clip_without_a_usable_face_is_refused_and_leaves_nothing(make, tmp_pa
     ("options", "words"),
     [
         ({"preset": "best"}, "no preset called"),
-        ({"body": "smplx"}, "SMPL-X"),
         ({"body": "robot"}, "no body called"),
         ({"holdout": 1.5}, "between 0 and 0.9"),
         ({"max_seconds": 0}, "more than 0"),
@@ -276,6 +277,27 @@ def test_ctrl_c_ends_with_130_and_the_portrait_so_far_goes_on(tmp_path: Path) ->
     assert "Traceback" not in err
     assert "clip" in pipeline.timings(folder)
     assert not [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_the_clean_plate_is_stored_and_made_again_only_if_it_is_gone(
+    finished: tuple[Path, list[Progress]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from portraitgen.mattes import clean_plate
+
+    portrait = Portrait.load(finished[0]).copy_to(tmp_path / "copy", without=())
+    stored = clean_plate(portrait)
+    assert stored.shape == (portrait.clip.height, portrait.clip.width, 3)
+    portrait.path("plate.png").unlink()
+    assert np.array_equal(clean_plate(portrait), stored), "PNG is lossless and the seed is the portrait's"
+
+    def again(*_: object, **__: object) -> np.ndarray:
+        raise AssertionError("the plate is stored, not made again")
+
+    monkeypatch.setattr("portraitgen.mattes.background_plate", again)
+    assert np.array_equal(clean_plate(portrait), stored)
+    portrait.path("plate.png").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="Delete it"):
+        clean_plate(portrait)
 
 
 def test_a_fringe_over_the_tracked_face_counts_as_hair(finished: tuple[Path, list[Progress]]) -> None:

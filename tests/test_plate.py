@@ -44,7 +44,7 @@ def test_a_moving_person_is_removed_exactly() -> None:
         scene(np.clip(background + noise.normal(0, 2, background.shape), 0, 255).astype(np.uint8), alpha)
         for alpha in alphas
     ]
-    plate = background_plate(iter(frames), iter(alphas), CROP, len(frames))
+    plate = background_plate(zip(frames, alphas, strict=True), CROP, len(frames))
     assert np.abs(plate.astype(int) - background).mean() < 2
     assert np.abs(plate.astype(int) - background).max() < 20
 
@@ -54,7 +54,7 @@ def test_a_still_person_leaves_no_ghost() -> None:
     background = gradient.astype(np.uint8)
     alpha = person(120)
     frames = [scene(background, alpha)] * 8
-    plate = background_plate(frames, [alpha] * 8, CROP, 8)
+    plate = background_plate([(frame, alpha) for frame in frames], CROP, 8)
     assert np.abs(plate.astype(int) - background).max() < 12
     assert np.abs(plate.astype(int) - background).mean() < 1.5
 
@@ -64,7 +64,7 @@ def test_errors_of_the_matte_now_and_then_do_not_show() -> None:
     alphas = [person(x) for x in np.linspace(60, 180, 40)]
     frames = [scene(background, alpha) for alpha in alphas]
     alphas[17] = np.zeros_like(alphas[17])
-    plate = background_plate(frames, alphas, CROP, 40)
+    plate = background_plate(zip(frames, alphas, strict=True), CROP, 40)
     assert np.abs(plate.astype(int) - background).max() < 16
 
 
@@ -74,7 +74,7 @@ def test_the_plate_follows_a_moving_camera() -> None:
     backgrounds = [cv2.warpAffine(wide, np.array([[1, 0, -s], [0, 1, 0]]), (WIDTH, HEIGHT)) for s in shifts]
     alphas = [person(x) for x in np.linspace(70, 180, 24)]
     frames = [scene(image, alpha) for image, alpha in zip(backgrounds, alphas, strict=True)]
-    plate = background_plate(frames, alphas, CROP, 24)
+    plate = background_plate(zip(frames, alphas, strict=True), CROP, 24)
     view = (slice(10, 230), slice(60, 260))
     assert np.abs(plate.astype(int) - backgrounds[0])[view].mean() < 3
     nobody = np.zeros((SIZE, SIZE), np.uint8)
@@ -146,7 +146,7 @@ def test_fill_keeps_what_is_known() -> None:
     assert filled[~known].min() > 40
     assert (fill(image, np.zeros_like(known)) == 128).all()
     with pytest.raises(ValueError, match="no frames"):
-        background_plate([], [], CROP, 0)
+        background_plate([], CROP, 0)
 
 
 def test_memory_does_not_grow_with_the_clip() -> None:
@@ -155,7 +155,7 @@ def test_memory_does_not_grow_with_the_clip() -> None:
 
     def peak(count: int) -> int:
         tracemalloc.start()
-        background_plate((frame for _ in range(count)), (alpha for _ in range(count)), CROP, count)
+        background_plate(((frame, alpha) for _ in range(count)), CROP, count)
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

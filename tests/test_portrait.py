@@ -24,7 +24,7 @@ def portrait(tmp_path: Path) -> Portrait:
 
 def test_facts_survive_the_disk(portrait: Portrait) -> None:
     portrait.finish("clip", 1.25)
-    portrait.edit = {"instruction": "bronze"}
+    portrait.edit, portrait.notes = {"instruction": "bronze"}, ["3 frames are blurred."]
     portrait.save()
     again = Portrait.load(portrait.directory)
     assert again == portrait

@@ -62,7 +62,8 @@ def observe(body: AnnyBody, params: BodyParameters, crop: Crop, noise: float = 0
     pose[:, POSE_INDICES, :3] = pixels[:, 478:]
     pose[:, POSE_INDICES, 3] = 1
     face, times = pixels[:, :478].copy(), np.arange(len(params)) / RATE
-    return Landmarks(face, pose, head_boxes(face), shoulder_boxes(pose, 720, 720), times)
+    nowhere = np.zeros(len(times), bool)
+    return Landmarks(face, pose, head_boxes(face), shoulder_boxes(pose, 720, 720), times, nowhere)
 
 
 def head_orientation(params: BodyParameters) -> torch.Tensor:
@@ -150,7 +151,7 @@ def test_wrong_frames_and_points_do_not_pull(body: AnnyBody) -> None:
 
 def test_errors_name_the_frame(body: AnnyBody) -> None:
     landmarks = observe(body, truth(body), Crop())
-    with pytest.raises(InputError, match=r"lost at frame 6 \(0\.20 s\)"):
+    with pytest.raises(InputError, match=r"missing from more than half .* is frame 6 \(0\.20 s\)"):
         track(lose(landmarks, slice(5, 23)), Crop(), body, QUICK)
     nonsense = replace(landmarks, face=landmarks.face.copy())
     nonsense.face[..., :2] = np.random.default_rng(1).uniform(0, 600, (478, 2))

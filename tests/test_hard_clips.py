@@ -1,0 +1,128 @@
+"""What people film, from the clip to the rendered portrait: nothing breaks, and the portrait says what was left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hard_clips import acted, backdrop, other_person, smeared, with_ball, with_glasses, with_hand, written
+
+from portraitgen import __main__ as command_line
+from portraitgen import pipeline, reconstruction
+from portraitgen.clip import probe, read_frames, read_gray
+from portraitgen.errors import InputError
+from portraitgen.mattes import load_screening, usable_frames
+from portraitgen.portrait import Portrait
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps() -> Iterator[None]:
+    """The real code at a fraction of the preview's steps."""
+    patch = pytest.MonkeyPatch()
+    config = reconstruction.PRESETS["preview"]
+    fit = dataclasses.replace(config.fit, steps=10, coarse_steps=6, window=128)
+    few = dataclasses.replace(config, fit=fit, views=3, frames=8, texel_pixels=6.0)
+    patch.setitem(reconstruction.PRESETS, "preview", few)
+    yield
+    patch.undo()
+
+
+def reconstructed(folder: Path, frames: list[np.ndarray], **options: object) -> Portrait:
+    """The portrait of a clip of these frames; all its numbers are finite and the person is cut out of every frame that shows one."""
+    last = list(pipeline.reconstruct(written(folder / "clip.mp4", frames, **options), folder / "portrait"))[-1]
+    portrait = Portrait.load(folder / "portrait")
+    assert last.notes == tuple(portrait.notes)
+    assert all(note in last.message for note in portrait.notes)
+    tensors = portrait.load_tensors("avatar.safetensors")
+    tensors |= {"K": portrait.load_tensors("tracking.safetensors")["K"]}
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values() if tensor.is_floating_point())
+    screening = load_screening(portrait)
+    alphas = np.stack(list(read_gray(portrait.path("alpha.mp4")))) / 255
+    assert len(alphas) == len(frames)
+    covered = alphas.mean((1, 2))
+    assert (covered[screening.away] == 0).all()
+    shown = covered[~screening.away]
+    assert ((shown > 0.2) & (shown < 0.8)).all()
+    assert (np.abs(shown - np.median(shown)) < 0.15).all()
+    return portrait
+
+
+def rendered(portrait: Portrait, output: Path, **options: str) -> np.ndarray:
+    list(pipeline.render(portrait.directory, output, **options))  # type: ignore[arg-type]
+    return np.stack(list(read_frames(output, probe(output)))).astype(float)
+
+
+def test_a_cutaway_and_an_absence_stay_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    person = list(acted()[0])
+    frames = person[:7] + other_person()[:3] + person[7:11] + [backdrop()] * 2 + person[11:14]
+    portrait = reconstructed(tmp_path, frames)
+    away = np.array([7 <= number < 10 or 14 <= number < 16 for number in range(len(frames))])
+    assert load_screening(portrait).away.tolist() == away.tolist()
+    assert portrait.notes == [
+        "5 frames (0.84 to 1.08 s, 1.68 to 1.80 s) show another person or scene and stay as they are in the clip."
+    ]
+    assert not np.isin(usable_frames(portrait).numpy(), np.flatnonzero(away)).any()
+    source = np.stack(list(read_frames(portrait.source, portrait.clip))).astype(float)
+    difference = np.abs(rendered(portrait, tmp_path / "frame.mp4") - source).mean((1, 2, 3))
+    assert difference[away].max() < 2.5
+    assert difference[~away].min() > difference[away].max()
+    white = rendered(portrait, tmp_path / "white.mp4", view="crop", background="white")
+    assert white[away].min() > 245
+    assert white[~away].min() < 100
+
+    capsys.readouterr()
+    out = str(tmp_path / "portrait")
+    assert command_line.main(["reconstruct", str(tmp_path / "clip.mp4"), "-o", out, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert f"note: {portrait.notes[0]}\n" in captured.err
+    assert set(json.loads(captured.out)) >= {"clip", "tracking"}
+
+
+def test_what_hides_the_face_for_a_moment_is_not_learned_from(tmp_path: Path) -> None:
+    frames, faces = list(acted()[0][:16]), acted()[1]
+    for number in (3, 4):
+        frames[number] = with_hand(frames[number], faces[number])
+    for number in (8, 9):
+        frames[number] = smeared(frames[number])
+    for number in (13, 14):
+        frames[number] = with_ball(frames[number], faces[number])
+    portrait = reconstructed(tmp_path, frames)
+    assert sorted(set(range(16)) - set(usable_frames(portrait).tolist())) == [3, 4, 8, 9, 13, 14]
+    assert [note.split(" ", 2)[2] for note in portrait.notes] == [
+        "(0.96 to 1.08 s) are blurred and are rendered but not learned from.",
+        "(0.36 to 0.48 s, 1.56 to 1.68 s) show a covered face and are rendered but not learned from.",
+    ]
+
+
+def test_glasses_and_an_uneven_rate(tmp_path: Path) -> None:
+    frames, faces = acted()
+    times = np.cumsum([0, *((0.04, 0.25, 0.1, 0.04)[number % 4] for number in range(8))])
+    worn = [with_glasses(frame, face) for frame, face in zip(frames[:9], faces[:9], strict=True)]
+    portrait = reconstructed(tmp_path, worn, times=times.tolist())
+    assert portrait.notes == []
+    assert np.allclose(portrait.clip.timestamps, times, atol=1e-3)
+    output = tmp_path / "out.mp4"
+    list(pipeline.render(portrait.directory, output))
+    assert np.allclose(probe(output).timestamps, times, atol=2e-3)
+
+
+def test_a_person_who_does_not_move_at_all(tmp_path: Path) -> None:
+    portrait = reconstructed(tmp_path, [acted()[0][0]] * 6)
+    assert portrait.notes == []
+    pictures = rendered(portrait, tmp_path / "out.mp4", view="crop", background="white")
+    assert np.abs(pictures - pictures[0]).mean() < 3, "what does not move is rendered without moving"
+
+
+def test_a_face_that_is_mostly_missing_is_refused_with_the_time_and_the_remedy(tmp_path: Path) -> None:
+    frames = list(acted()[0][:9]) + [backdrop()] * 12
+    with pytest.raises(InputError, match=r"missing .* frame 10 \(1\.08 s\)\. .*trim.*--max-seconds 1\.08") as error:
+        list(pipeline.reconstruct(written(tmp_path / "clip.mp4", frames), tmp_path / "portrait"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "portrait").exists()
+    usable = list(acted()[0][:9])
+    assert probe(tmp_path / "clip.mp4", max_seconds=1.08).frame_count == len(usable), "the remedy is right"
