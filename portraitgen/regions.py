@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from .alpha import guided_filter
 from .errors import InputError
@@ -165,20 +166,32 @@ def soft_regions(labels: np.ndarray | Tensor, alpha: np.ndarray | Tensor, feathe
     hard = torch.cat([(index == label).float() for label in range(1, len(REGIONS))], dim=1)
     near = _blurred(hard, max(1, round(feather * size / 512)))
     # Faint strands beyond the labelled pixels take the region of their surroundings.
-    far = _blurred(torch.nn.functional.avg_pool2d(hard, 8, ceil_mode=True, count_include_pad=False), 3)
-    far = torch.nn.functional.interpolate(far, size=hard.shape[-2:], mode="bilinear")
-    share = near + 1e-3 * far + 1e-6 * hard.mean(dim=(2, 3), keepdim=True) + 1e-9
-    share = share / share.sum(dim=1, keepdim=True) * cover
+    far = _blurred(functional.avg_pool2d(hard, 8, ceil_mode=True, count_include_pad=False), 3)
+    far = functional.interpolate(far, size=hard.shape[-2:], mode="bilinear")
+    share = near.add_(far, alpha=1e-3).add_(1e-6 * hard.mean(dim=(2, 3), keepdim=True) + 1e-9)
+    share.mul_(cover / share.sum(dim=1, keepdim=True))
     return {"background": 1 - cover} | {name: share[:, i : i + 1] for i, name in enumerate(REGIONS[1:])}
 
 
 def _blurred(masks: Tensor, radius: int) -> Tensor:
-    """Two passes of a separable box filter."""
-    pool = torch.nn.functional.avg_pool2d
-    for _ in range(2):
-        masks = pool(masks, (2 * radius + 1, 1), stride=1, padding=(radius, 0), count_include_pad=False)
-        masks = pool(masks, (1, 2 * radius + 1), stride=1, padding=(0, radius), count_include_pad=False)
-    return masks
+    """Two passes of a box filter over [B, C, H, W] that leaves out what lies beyond the border."""
+    if masks.is_cuda:
+        for _ in range(2):
+            masks = functional.avg_pool2d(masks, 2 * radius + 1, 1, radius, count_include_pad=False)
+        return masks
+    # On the CPU PyTorch adds up every window anew, OpenCV slides it.
+    height, width = masks.shape[-2:]
+    counts = [
+        np.convolve(np.ones(side, np.float32), np.ones(2 * radius + 1, np.float32))[radius : radius + side]
+        for side in (height, width)
+    ]
+    weights = np.reciprocal(np.outer(*counts))
+    blurred = np.empty(masks.shape, np.float32)
+    for source, result in zip(masks.flatten(0, 1).numpy(), blurred.reshape(-1, height, width), strict=True):
+        for plane in (source, result):
+            cv2.boxFilter(plane, -1, (2 * radius + 1,) * 2, dst=result, normalize=False, borderType=cv2.BORDER_CONSTANT)
+            result *= weights
+    return torch.from_numpy(blurred)
 
 
 class _View:

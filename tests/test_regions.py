@@ -27,6 +27,7 @@ from portraitgen.regions import (
     SKIN,
     TEETH,
     RegionModel,
+    _blurred,
     fit_region_model,
     region_labels,
     soft_regions,
@@ -204,6 +205,15 @@ def test_soft_regions_sum_to_one() -> None:
     assert masks["hair"][0, 0, 45, 220] > 0.99
     step = (masks["hair"][0, 0, 1:] - masks["hair"][0, 0, :-1]).abs()
     assert step[:, 180:260][30:70].max() < 0.6  # feathered, not a step
+
+
+@pytest.mark.parametrize("radius", [1, 4])
+def test_the_sliding_box_filter_equals_pooling(radius: int) -> None:
+    masks = torch.rand(2, 3, 37, 24, generator=torch.Generator().manual_seed(0))
+    expected = masks.clone()
+    for _ in range(2):
+        expected = torch.nn.functional.avg_pool2d(expected, 2 * radius + 1, 1, radius, count_include_pad=False)
+    torch.testing.assert_close(_blurred(masks, radius), expected, atol=1e-6, rtol=1e-5)
 
 
 def test_strands_beyond_the_labels_take_their_neighbours_region() -> None:
