@@ -143,6 +143,8 @@ class Rasterize(torch.autograd.Function):
             keys, order = floats(2 * visible), integers(2 * visible)
             keys[:visible], order[:visible] = depths.index_select(0, shown), shown
             _sort_pairs(keys, order, 32)
+            if frames > 1:  # one frame after the other, so that what a tile reads lies close together
+                _sort_pairs(order // per_frame, order, (frames - 1).bit_length())
             order = order[:visible]  # index of the Gaussian of each rank
             splats = splats.index_select(0, order)
             ends = tile_counts.index_select(0, order).cumsum(0, dtype=torch.int32)
