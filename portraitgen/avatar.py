@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .poses import PosedMesh
+
 
 @dataclass(frozen=True)
 class Texels:
@@ -64,6 +66,11 @@ def triangle_frames(vertices: Tensor, faces: Tensor) -> Tensor:
     tangent = F.normalize(b - a, dim=-1, eps=1e-12)
     normal = F.normalize(torch.linalg.cross(tangent, c - a), dim=-1, eps=1e-12)
     return torch.stack([tangent, torch.linalg.cross(normal, tangent), normal], -1)
+
+
+def on_surface(vertices: Tensor, corners: Tensor, barycentrics: Tensor) -> Tensor:
+    """Points ``[B, N, 3]`` of meshes ``[B, V, 3]``, given the vertices ``[N, 3]`` of their triangles and weights ``[N, 3]``."""
+    return (vertices[:, corners] * barycentrics[..., None]).sum(2)
 
 
 def sample_texels(
@@ -161,22 +168,20 @@ class Avatar(nn.Module):
     def __len__(self) -> int:
         return len(self.texel_faces)
 
-    def forward(self, vertices: Tensor) -> Gaussians:
-        """Pose the Gaussians on ``vertices`` ``[B, V, 3]`` (metres).
+    def forward(self, mesh: PosedMesh) -> Gaussians:
+        """Pose the Gaussians on a mesh.
 
-        Gradients reach the vertices through the means; the triangle frames count as constants, which is what keeps the refinement of
-        the tracking well-behaved.
+        The displacement moves Gaussians without turning them: a Gaussian of the hair stands centimetres off the triangle that carries it
+        and would swing with every bend of that triangle. No gradient reaches the mesh.
         """
         with torch.no_grad():
-            frames = triangle_frames(vertices, self.mesh_faces)
-            frame_quats = roma.rotmat_to_unitquat(frames)[:, self.texel_faces]
+            frames = triangle_frames(mesh.skinned, self.mesh_faces)
+            frame_quats = roma.rotmat_to_unitquat(frames)[:, self.texel_faces][..., [3, 0, 1, 2]]
             frames = frames[:, self.texel_faces]
-        # A gather, whose backward adds in a fixed order; that of indexing races between threads, and equal seeds would differ.
-        index = self.mesh_faces[self.texel_faces].reshape(1, -1, 1).expand(len(vertices), -1, 3)
-        corners = vertices.gather(1, index).unflatten(1, (-1, 3))
-        means = (corners * self.barycentrics[..., None]).sum(2) + (frames @ self.offsets[..., None]).squeeze(-1)
-        quats = _multiply_quats(frame_quats[..., [3, 0, 1, 2]], self.quats)
-        batch = len(vertices)
+            surface = on_surface(mesh.vertices, self.mesh_faces[self.texel_faces], self.barycentrics)
+        means = surface + (frames @ self.offsets[..., None]).squeeze(-1)
+        quats = _multiply_quats(frame_quats, self.quats)
+        batch = len(mesh)
         return Gaussians(
             means,
             quats,

@@ -16,7 +16,7 @@ from .frames import TrainingFrames
 from .initialization import gather_colors, make_views
 from .keyframes import diverse_frames
 from .losses import PerceptualLoss
-from .mattes import crops_with_alpha
+from .mattes import crops_with_alpha, usable_frames
 from .matting import decontaminate
 from .mesh import rasterize_mesh, vertex_normals
 from .portrait import Portrait
@@ -43,7 +43,7 @@ class EditingConfig:
 
 
 _EDIT_FIT = FitConfig(
-    steps=260, coarse_steps=60, pose_rate=0.0, feature_rate=1.5e-2, opacity_rate=1e-2, scale_rate=3e-3, offset_rate=1e-4
+    steps=260, coarse_steps=60, feature_rate=1.5e-2, opacity_rate=1e-2, scale_rate=3e-3, offset_rate=1e-4
 )
 
 PRESETS: dict[str, EditingConfig] = {
@@ -52,13 +52,13 @@ PRESETS: dict[str, EditingConfig] = {
         key_frames=24,
         passes=2,
         batch=4,
-        fit=FitConfig(steps=1200, coarse_steps=200, batch=2, pose_rate=0.0, perceptual=0.05),
+        fit=FitConfig(steps=1200, coarse_steps=200, batch=2, perceptual=0.05),
     ),
     "high": EditingConfig(
         key_frames=32,
         passes=2,
         batch=8,
-        fit=FitConfig(steps=2400, coarse_steps=300, batch=4, pose_rate=0.0, perceptual=0.05),
+        fit=FitConfig(steps=2400, coarse_steps=300, batch=4, perceptual=0.05),
     ),
 }
 
@@ -106,7 +106,7 @@ def edit_batch(
     source = torch.from_numpy(keys.source[index]).to(device).permute(0, 3, 1, 2).float() / 255
     alpha = torch.from_numpy(keys.alphas[index]).to(device)[:, None].float() / 255
     rendered = fitted.render(frames, K.expand(len(frames), 3, 3), size, size).over(source).clamp(0, 1)
-    vertices = fitted.vertices(frames)
+    vertices = fitted.mesh(frames).vertices
     triangles, barycentrics, _ = rasterize_mesh(vertices, fitted.body.faces, K, size, size)
     inside = triangles >= 0
     faces = fitted.body.faces[triangles.clamp_min(0).long()]
@@ -142,7 +142,7 @@ def edit_avatar(
     """Edit ``fitted`` in place; the portrait on disk stays as it is."""
     torch.manual_seed(seed)
     device = K.device
-    chosen = diverse_frames(fitted.poses.tracked, torch.arange(portrait.trained_frames), config.key_frames)
+    chosen = diverse_frames(fitted.poses.tracked, usable_frames(portrait), config.key_frames)
     yield Progress("edit", 0.0, f"{editor.name}: {editor.understood}; {len(chosen)} key frames")
     keys = load_key_frames(portrait, chosen)
     passes = config.passes if editor.reads_render else 1
@@ -181,12 +181,9 @@ def _targets(portrait: Portrait, keys: KeyFrames, edited: list[np.ndarray], K: T
 @torch.no_grad()
 def _recolor(fitted: Fitted, data: TrainingFrames) -> None:
     """Give the Gaussians the edited pictures' colours at once, so that fitting starts from the edit and not from the clip."""
-    vertices = fitted.vertices(data.frames)
-    colors, seen, _ = gather_colors(fitted.avatar, make_views(vertices, fitted.body.faces, data))
+    colors, seen, _ = gather_colors(fitted.avatar, make_views(fitted.mesh(data.frames), fitted.body.faces, data))
     fitted.avatar.features[:, :3] = torch.where(seen[:, None], colors, fitted.avatar.features[:, :3])
-    # The renderer's residual belongs to the old look; its inner layers stay, its output starts again from nothing.
-    fitted.renderer.leave.weight.zero_()
-    fitted.renderer.leave.bias.zero_()  # type: ignore[union-attr]
+    fitted.renderer.forget()  # its residual belongs to the old look
 
 
 def background_editor(

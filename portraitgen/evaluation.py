@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,56 +11,75 @@ import cv2
 import numpy as np
 import torch
 
-from .clip import ClipInfo, probe, read_frames
+from .clip import ClipInfo, probe, read_frames, read_gray
 from .errors import InputError
 from .landmarks import detect_landmarks
 from .losses import PerceptualLoss, psnr, ssim
-from .mattes import crops_with_alpha
+from .mattes import crops_with_alpha, load_screening
 from .portrait import Portrait
 from .reconstruction import load_fitted
-from .rendering import render_crops
+from .rendering import RenderedCrop, render_crops
 from .tracking import Tracking
 
 _EYE_CORNERS = (33, 263)
+_MEASURES = ("psnr", "psnr_256", "ssim", "perceptual")
+_SMALL = 256
 
 
 def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[str, Any]:
     """Compare the avatar with the clip, in the working crop over white.
 
     Returns:
-        ``held_out`` and ``trained`` frame counts with PSNR (dB), SSIM and perceptual distance each, ``sharpness`` (mean gradient magnitude
-        inside the person, ours over the source's), ``track_error`` (fractions of the inter-ocular distance), ``gaussians`` and ``seconds``.
+        ``held_out`` and ``trained`` frame counts with PSNR (dB; ``psnr_256``: of pictures shrunk to 256²), SSIM and perceptual distance
+        each, ``sharpness`` (mean gradient magnitude inside the person in the full frame, ours over the source's), ``track_error``
+        (fractions of the inter-ocular distance), ``gaussians``, ``frames_per_second`` of rendering and ``seconds``.
     """
     fitted = load_fitted(portrait, device)
     tracking = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
     perceptual = PerceptualLoss(device)
-    rows: dict[str, list[tuple[float, float, float]]] = {"trained": [], "held_out": []}
-    sharpness = []
-    for number, (rendering, (source, alpha)) in enumerate(
-        zip(render_crops(portrait, fitted, tracking.K), crops_with_alpha(portrait), strict=False)
-    ):
+    rows: dict[str, list[tuple[float, ...]]] = {"trained": [], "held_out": []}
+    sharpness, rendering_seconds = [], 0.0
+    away = load_screening(portrait).away
+    renders = render_crops(portrait, fitted, tracking.K)
+    clip = zip(read_frames(portrait.source, portrait.clip), read_gray(portrait.path("alpha.mp4")), strict=False)
+    for number, (frame, alpha) in enumerate(clip):
+        started = time.perf_counter()
+        rendering = next(renders)
+        rendering_seconds += time.perf_counter() - started
+        if away[number]:
+            continue
         ours = torch.from_numpy(rendering.color + (1 - rendering.alpha[..., None])).clamp(0, 1)
         matte = alpha[..., None].astype(np.float32) / 255
-        truth = torch.from_numpy(source.astype(np.float32) / 255 * matte + 1 - matte)
+        truth = torch.from_numpy(portrait.crop.extract(frame).astype(np.float32) / 255 * matte + 1 - matte)
         a, b = (x.permute(2, 0, 1)[None].to(device) for x in (ours, truth))
+        small = [torch.nn.functional.interpolate(x, (_SMALL, _SMALL), mode="area") for x in (a, b)]
         with torch.no_grad():
-            row = (psnr(a, b), float(ssim(a, b)), float(perceptual(a, b)))
+            row = (psnr(a, b), psnr(*small), float(ssim(a, b)), float(perceptual(a, b)))
         rows["trained" if number < portrait.trained_frames else "held_out"].append(row)
-        inside = cv2.erode(alpha, np.ones((5, 5), np.uint8)) > 250
-        sharpness.append(_gradient(ours.numpy())[inside].mean() / max(1e-6, _gradient(truth.numpy())[inside].mean()))
+        sharpness.append(_sharpness(portrait, frame, alpha, rendering))
     result: dict[str, Any] = {"perceptual_network": perceptual.name}
     for name, values in rows.items():
-        mean = np.mean(values, 0) if values else (None, None, None)
+        mean = np.mean(values, 0) if values else (None,) * len(_MEASURES)
         result[name] = {"frames": len(values)} | {
-            key: None if value is None else round(float(value), 4)
-            for key, value in zip(("psnr", "ssim", "perceptual"), mean, strict=True)
+            key: None if value is None else round(float(value), 4) for key, value in zip(_MEASURES, mean, strict=True)
         }
     result["sharpness"] = round(float(np.mean(sharpness)), 4)
     error = tracking.landmark_error[~torch.isnan(tracking.landmark_error)]
     result["track_error"] = {"mean": round(float(error.mean()), 5), "max": round(float(error.max()), 5)}
     result["gaussians"] = len(fitted.avatar)
+    result["frames_per_second"] = round(portrait.clip.frame_count / rendering_seconds, 3)
     result["seconds"] = portrait.stages
     return result
+
+
+def _sharpness(portrait: Portrait, frame: np.ndarray, alpha: np.ndarray, rendering: RenderedCrop) -> float:
+    """Mean gradient magnitude inside the person of the full frame with the render laid over it, over that of the frame itself."""
+    crop = portrait.crop
+    pasted = crop.paste(frame, rendering.straight(), rendering.alpha)
+    outer, inner = crop.window(frame)
+    inside = cv2.erode(crop.enlarged(alpha), np.ones((7, 7), np.uint8))[inner] > 250
+    ours, source = (_gradient(picture[outer].astype(np.float32))[inside].sum() for picture in (pasted, frame))
+    return float(ours / max(1e-6, source))
 
 
 def evaluate_edit(portrait: Portrait, edited: Path) -> dict[str, Any]:

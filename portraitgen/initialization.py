@@ -14,10 +14,11 @@ from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from .avatar import Avatar, Texels, sample_texels, triangle_frames
+from .avatar import Avatar, Texels, on_surface, sample_texels, triangle_frames
 from .body import LABELS, BodyModel
 from .frames import TrainingFrames
 from .mesh import rasterize_mesh
+from .poses import PosedMesh
 
 _FACING_NEAR = (
     -0.5
@@ -25,7 +26,7 @@ _FACING_NEAR = (
 _OUTSIDE = 0.05  # fraction of the picture's side that a face may lie outside of it
 _UNSEEN = 3.0  # how much coarser unseen faces are
 _FINE, _FINE_LABELS = 0.75, ("eye_left", "eye_right", "lips", "teeth")
-_DEPTH_TOLERANCE = 0.012  # metres
+DEPTH_TOLERANCE = 0.012  # metres that a visible Gaussian may lie behind the mesh
 _BEHIND = 0.01  # metres that lifted pixels lie behind the surface that they continue
 
 
@@ -34,7 +35,7 @@ class Views:
     """Posed meshes and pictures of a few frames.
 
     Attributes:
-        vertices: ``[M, V, 3]`` metres, camera space.
+        mesh: the posed meshes of M frames.
         triangles: index of the triangle at each pixel ``[M, S, S]``, -1 where there is none.
         depth: ``[M, S, S]`` metres, infinite where there is no mesh.
         images: ``[M, 3, S, S]`` straight colour in [0, 1].
@@ -42,7 +43,7 @@ class Views:
         K: ``[3, 3]``.
     """
 
-    vertices: Tensor
+    mesh: PosedMesh
     triangles: Tensor
     depth: Tensor
     images: Tensor
@@ -50,12 +51,12 @@ class Views:
     K: Tensor
 
 
-def make_views(vertices: Tensor, faces: Tensor, data: TrainingFrames) -> Views:
-    """Views of the frames in ``data`` with their posed meshes ``vertices`` ``[M, V, 3]``."""
+def make_views(mesh: PosedMesh, faces: Tensor, data: TrainingFrames) -> Views:
+    """Views of the M frames in ``data`` with their posed meshes."""
     size = data.size
-    triangles, _, depth = rasterize_mesh(vertices, faces, data.K, size, size)
+    triangles, _, depth = rasterize_mesh(mesh.vertices, faces, data.K, size, size)
     depth = torch.where(triangles < 0, torch.inf, depth)
-    return Views(vertices, triangles.long(), depth, data.images.float() / 255, data.alphas[:, 0].float() / 255, data.K)
+    return Views(mesh, triangles.long(), depth, data.images.float() / 255, data.alphas[:, 0].float() / 255, data.K)
 
 
 def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,13 +67,13 @@ def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
 
 def build_avatar(body: BodyModel, views: Views, channels: int, texel_pixels: float) -> Avatar:
     """Avatar with one Gaussian about every ``texel_pixels`` pixels of what the views show, coloured by them."""
-    pixel = float(views.vertices[..., 2].median() / views.K[0, 0])
+    pixel = float(views.mesh.skinned[..., 2].median() / views.K[0, 0])
     spacing = _face_spacing(body, views, pixel * texel_pixels)
-    texels = sample_texels(views.vertices[0].cpu(), body.faces.cpu(), _face_uvs(body), spacing.cpu())
-    device = views.vertices.device
+    texels = sample_texels(views.mesh.skinned[0].cpu(), body.faces.cpu(), _face_uvs(body), spacing.cpu())
+    device = views.images.device
     texels = _to(texels, device)
     offsets = torch.zeros(len(texels), 3, device=device)
-    for view in range(len(views.vertices)):
+    for view in range(len(views.mesh)):
         lifted, lifted_offsets = _lift_uncovered(body, views, view, texels, offsets, pixel, texel_pixels * 1.2)
         texels = _join(texels, lifted)
         offsets = torch.cat([offsets, lifted_offsets])
@@ -98,17 +99,17 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
     alpha_total, weight_total, seen_total, inside_total = (
         torch.zeros(len(avatar), device=total.device) for _ in range(4)
     )
-    for view in range(len(views.vertices)):
-        vertices = views.vertices[view : view + 1]
-        means = avatar(vertices).means[0]
-        normals = triangle_frames(vertices, avatar.mesh_faces)[0, avatar.texel_faces, :, 2]
+    for view in range(len(views.mesh)):
+        mesh = views.mesh[view : view + 1]
+        means = avatar(mesh).means[0]
+        normals = triangle_frames(mesh.skinned, avatar.mesh_faces)[0, avatar.texel_faces, :, 2]
         facing = -(normals * torch.nn.functional.normalize(means, dim=-1)).sum(-1)
         xy, depth = project(means, views.K)
         column, row = (xy[:, 0].long(), xy[:, 1].long())
         inside = (xy >= 0).all(1) & (xy < size).all(1)
         column, row = column.clamp(0, size - 1), row.clamp(0, size - 1)
         lifted = avatar.rest_offsets.norm(dim=1) > _BEHIND / 2
-        visible = inside & ((depth < views.depth[view, row, column] + _DEPTH_TOLERANCE) & (lifted | (facing > 0)))
+        visible = inside & ((depth < views.depth[view, row, column] + DEPTH_TOLERANCE) & (lifted | (facing > 0)))
         alpha = views.alphas[view, row, column]
         seen_total += visible
         inside_total += inside
@@ -122,7 +123,7 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
     colored = weight_total > 1e-4
     colors = total / weight_total.clamp_min(1e-6)[:, None]
     if colored.any() and not colored.all():
-        rest = avatar(views.vertices[:1]).means[0]
+        rest = avatar(views.mesh[:1]).means[0]
         tree = cKDTree(rest[colored].cpu().numpy())
         nearest = tree.query(rest[~colored].cpu().numpy())[1]
         colors[~colored] = colors[colored][torch.as_tensor(nearest, device=colors.device)]
@@ -136,11 +137,11 @@ def _face_uvs(body: BodyModel) -> Tensor:
 def _face_spacing(body: BodyModel, views: Views, wanted: float) -> Tensor:
     """Distance between texels on each face ``[F]`` in metres: coarser where no view looks, 0 where none could look."""
     size = views.images.shape[-1]
-    seen = torch.zeros(len(body.faces) + 1, dtype=torch.bool, device=views.vertices.device)
+    seen = torch.zeros(len(body.faces) + 1, dtype=torch.bool, device=views.images.device)
     seen[views.triangles.unique()] = True  # -1, no triangle, falls on the last, spare entry
     nearly = torch.zeros_like(seen[:-1])
-    for view in range(len(views.vertices)):
-        vertices = views.vertices[view : view + 1]
+    for view in range(len(views.mesh)):
+        vertices = views.mesh[view : view + 1].vertices
         normals = triangle_frames(vertices, body.faces)[0, :, :, 2]
         centres = vertices[0, body.faces].mean(1)
         xy, _ = project(centres, views.K)
@@ -157,7 +158,8 @@ def _lift_uncovered(
 ) -> tuple[Texels, Tensor]:
     """Texels and offsets for the person's pixels in one view that neither the mesh nor earlier lifted texels cover."""
     size = views.images.shape[-1]
-    device = views.vertices.device
+    device = views.images.device
+    mesh = views.mesh[view : view + 1]
     covered = (views.triangles[view] >= 0).cpu().numpy()
     nothing = Texels(*(t[:0] for t in (texels.faces, texels.barycentrics, texels.uvs, texels.spacing)))
     if not covered.any():
@@ -165,7 +167,7 @@ def _lift_uncovered(
     earlier = offsets.norm(dim=1) > 0
     blocked = covered.copy()
     if earlier.any():
-        xy, _ = project(_positions(body, views.vertices[view], texels, offsets)[earlier], views.K)
+        xy, _ = project(_positions(body, mesh, texels, offsets)[earlier], views.K)
         columns, rows = xy.round().long().clamp(0, size - 1).T.cpu().numpy()
         marks = np.zeros((size, size), bool)
         marks[rows, columns] = True
@@ -191,15 +193,15 @@ def _lift_uncovered(
     spacing = torch.full((len(faces),), stride * pixel, device=device)
     uvs = body.uvs[body.face_uvs[faces]].float().mean(1).to(device)
     lifted = Texels(faces, weights, uvs, spacing)
-    frames = triangle_frames(views.vertices[view : view + 1], body.faces)[0, faces]
-    centres = views.vertices[view][body.faces[faces]].mean(1)
+    frames = triangle_frames(mesh.skinned, body.faces)[0, faces]
+    centres = on_surface(mesh.vertices, body.faces[faces], weights)[0]
     return lifted, (frames.transpose(1, 2) @ (points - centres)[..., None]).squeeze(-1)
 
 
-def _positions(body: BodyModel, vertices: Tensor, texels: Texels, offsets: Tensor) -> Tensor:
-    corners = vertices[body.faces[texels.faces]]
-    frames = triangle_frames(vertices[None], body.faces)[0, texels.faces]
-    return (corners * texels.barycentrics[..., None]).sum(1) + (frames @ offsets[..., None]).squeeze(-1)
+def _positions(body: BodyModel, mesh: PosedMesh, texels: Texels, offsets: Tensor) -> Tensor:
+    surface = on_surface(mesh.vertices, body.faces[texels.faces], texels.barycentrics)[0]
+    frames = triangle_frames(mesh.skinned, body.faces)[0, texels.faces]
+    return surface + (frames @ offsets[..., None]).squeeze(-1)
 
 
 def _to(texels: Texels, device: torch.device) -> Texels:

@@ -9,22 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .alignment import Alignment, align_frames
 from .avatar import Avatar, Texels
 from .body import BodyModel, BodyParameters, load_body
-from .fitting import FitConfig, Fitted, PoseRefinement, fit
+from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
 from .initialization import build_avatar, make_views
-from .keyframes import diverse_frames, evenly_spaced
+from .keyframes import diverse_frames, training_frames
 from .losses import PerceptualLoss
-from .mattes import crop_landmarks, crops_with_alpha
+from .mattes import crop_landmarks, crops_with_alpha, load_screening, usable_frames
 from .matting import decontaminate
 from .portrait import Portrait
+from .poses import Poses
 from .progress import Progress
 from .renderer import NeuralRenderer
 from .tracking import Tracking
 
 _PREVIEWS = 12
-_HELD_OUT_POSE_RATE = 1e-3  # the appearance stands still, so poses may move faster than beside it
+_ITERATIONS = 2  # of the alignment of a frame each time; a third changes nothing
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class ReconstructionConfig:
         views: frames that initialise the Gaussians.
         frames: at most this many frames are trained on, which keeps memory flat for any clip.
         fit: the optimisation.
-        refine_steps: optimiser steps per frame that was not trained on, with the appearance frozen.
+        realign: after which fractions of the optimisation the trained frames are aligned again, with what is learned by then.
     """
 
     channels: int
@@ -47,7 +49,7 @@ class ReconstructionConfig:
     views: int
     frames: int
     fit: FitConfig
-    refine_steps: int
+    realign: tuple[float, ...]
 
 
 PRESETS: dict[str, ReconstructionConfig] = {
@@ -58,7 +60,7 @@ PRESETS: dict[str, ReconstructionConfig] = {
         views=8,
         frames=150,
         fit=FitConfig(steps=600, coarse_steps=80),
-        refine_steps=8,
+        realign=(0.4,),
     ),
     "standard": ReconstructionConfig(
         channels=24,
@@ -67,7 +69,7 @@ PRESETS: dict[str, ReconstructionConfig] = {
         views=12,
         frames=240,
         fit=FitConfig(steps=3000, coarse_steps=600, batch=2, perceptual=0.05),
-        refine_steps=16,
+        realign=(0.2, 0.5),
     ),
     "high": ReconstructionConfig(
         channels=32,
@@ -76,7 +78,7 @@ PRESETS: dict[str, ReconstructionConfig] = {
         views=16,
         frames=360,
         fit=FitConfig(steps=6000, coarse_steps=1000, batch=4, window=320, perceptual=0.05),
-        refine_steps=24,
+        realign=(0.2, 0.5),
     ),
 }
 
@@ -116,41 +118,68 @@ def reconstruct(
     body = load_body(portrait.settings.body, device)
     tracked = tracking.parameters.to(device)
     yield Progress("reconstruction", 0.0, "Reading the frames to learn from")
-    trained = evenly_spaced(torch.arange(portrait.trained_frames), config.frames)
+    trained = training_frames(tracking.parameters, usable_frames(portrait), config.frames)
     data = load_training_frames(portrait, tracking, trained, device)
 
     yield Progress("reconstruction", 0.02, "Placing Gaussians on the body")
-    poses = PoseRefinement(tracked)
-    chosen = diverse_frames(tracked, trained, config.views)
-    view_data = data.select(torch.searchsorted(trained, chosen))
-    with torch.no_grad():
-        vertices = body.vertices(poses(view_data.frames))
-    avatar = build_avatar(body, make_views(vertices, body.faces, view_data), config.channels, config.texel_pixels)
-    renderer = NeuralRenderer(config.channels, config.hidden).to(device)
-    fitted = Fitted(body, avatar, renderer, poses)
+    chosen = torch.searchsorted(trained, diverse_frames(tracked, trained, config.views).cpu())
+    views = data.select(chosen)
+    fitted = _start(body, Poses.start(body, tracked), views, config)
+    for _ in align_frames(fitted, data, chosen.tolist(), _ITERATIONS, seed):
+        pass
+    # The views now agree with one another, so that what they build anew has no double edges.
+    fitted = _start(body, fitted.poses, views, config)
+    for done in align_frames(fitted, data, range(len(data)), _ITERATIONS, seed):
+        message = f"Aligning the body with the pictures, frame {done} of {len(data)}"
+        yield Progress("reconstruction", 0.05 + 0.15 * done / len(data), message)
+    fitted = _start(body, fitted.poses, views, config)
 
     perceptual = PerceptualLoss(device) if config.fit.perceptual else None
-    every = max(1, config.fit.steps // _PREVIEWS)
+    realigned = {round(share * config.fit.steps) for share in config.realign}
+    steps, every = config.fit.steps, max(1, config.fit.steps // _PREVIEWS)
     for step, _ in fit(fitted, data, config.fit, seed, perceptual=perceptual):
-        done = 0.05 + 0.85 * (step + 1) / config.fit.steps
-        message = f"Fitting {len(avatar):,} Gaussians, step {step + 1} of {config.fit.steps}"
+        message = f"Fitting {len(fitted.avatar):,} Gaussians, step {step + 1} of {steps}"
         picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
-        yield Progress("reconstruction", done, message, picture)
-
-    poses.spread(trained)
+        yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, message, picture)
+        if step + 1 in realigned:
+            for done in align_frames(fitted, data, range(len(data)), 1, seed):
+                again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
+                yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, again)
     rest = sorted(set(range(portrait.clip.frame_count)) - set(trained.tolist()))
-    # Frames between trained ones follow them closely; those after the last one (held out) need a refinement of their own.
-    rest = [frame for frame in rest if frame >= portrait.trained_frames]
-    if rest:
-        unseen = load_training_frames(portrait, tracking, torch.tensor(rest), device)
-        steps = config.refine_steps * len(rest)
-        refine = FitConfig(steps=steps, coarse_steps=0, pose_rate=_HELD_OUT_POSE_RATE)
-        for step, _ in fit(fitted, unseen, refine, seed, train_appearance=False):
-            yield Progress(
-                "reconstruction", 0.9 + 0.09 * (step + 1) / steps, "Refining the pose of the held-out frames"
-            )
+    for done in _align_rest(portrait, fitted, data, rest, seed):
+        message = f"Aligning the frames in between, {done} of {len(rest)}"
+        yield Progress("reconstruction", 0.85 + 0.14 * done / len(rest), message)
     save_fitted(portrait, fitted)
     yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, data, len(data) // 2))
+
+
+def _start(body: BodyModel, poses: Poses, views: TrainingFrames, config: ReconstructionConfig) -> Fitted:
+    """An avatar built from ``views`` in the poses known so far, with an untrained renderer."""
+    avatar = build_avatar(
+        body, make_views(poses.mesh(body, views.frames), body.faces, views), config.channels, config.texel_pixels
+    )
+    return Fitted(body, avatar, NeuralRenderer(config.channels, config.hidden).to(views.K.device), poses)
+
+
+def _align_rest(portrait: Portrait, fitted: Fitted, data: TrainingFrames, rest: list[int], seed: int) -> Iterator[int]:
+    """Align frames that were not trained on, one by one from the disk; yields how many are done after each."""
+    if not rest:
+        return
+    fitted.poses.interpolate(data.frames, torch.tensor(rest, device=data.K.device))
+    usable = load_screening(portrait).usable
+    alignment = Alignment(fitted, data.K, data.size, seed)
+    done = 0
+    for number, (frame, alpha) in enumerate(crops_with_alpha(portrait)):
+        if done == len(rest):
+            break
+        if number != rest[done]:
+            continue
+        done += 1
+        if usable[number]:
+            image = torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1).to(data.K.device).float() / 255
+            matte = torch.from_numpy(alpha.copy())[None].to(data.K.device).float() / 255
+            alignment.align(number, image, matte, _ITERATIONS)
+        yield done
 
 
 @torch.no_grad()
@@ -169,7 +198,8 @@ def save_fitted(portrait: Portrait, fitted: Fitted) -> None:
     """Write avatar, renderer and refined tracking to ``avatar.safetensors``."""
     tensors = {f"avatar.{key}": value for key, value in fitted.avatar.state_dict().items()}
     tensors |= {f"renderer.{key}": value for key, value in fitted.renderer.state_dict().items()}
-    tensors |= {f"body.{key}": value for key, value in fitted.poses.parameters_of_all().tensors().items()}
+    tensors |= {f"body.{key}": value for key, value in fitted.poses.refined.tensors().items()}
+    tensors["nodes"] = fitted.poses.nodes
     portrait.save_tensors("avatar.safetensors", tensors)
 
 
@@ -188,7 +218,8 @@ def load_fitted(portrait: Portrait, device: torch.device) -> Fitted:
     avatar = Avatar(state["mesh_faces"], texels, channels)
     avatar.load_state_dict(state)
     layers = part("renderer.")
-    renderer = NeuralRenderer(channels, len(layers["enter.bias"]))
+    renderer = NeuralRenderer(channels, len(layers["enter.bias"]) if layers else 0)
     renderer.load_state_dict(layers)
-    parameters = BodyParameters(**part("body.")).to(device)
-    return Fitted(body, avatar.to(device), renderer.to(device), PoseRefinement(parameters))
+    poses = Poses.start(body, BodyParameters(**part("body.")).to(device))
+    poses.nodes = tensors["nodes"].to(device)
+    return Fitted(body, avatar.to(device), renderer.to(device), poses)

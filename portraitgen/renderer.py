@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .avatar import Avatar
+from .poses import PosedMesh
 from .rasterization import rasterize
 
 
@@ -20,22 +21,34 @@ class NeuralRenderer(nn.Module):
 
     Args:
         channels: feature channels D of the splatted map.
-        hidden: channels at full resolution; twice as many are used at half resolution.
+        hidden: channels at full resolution; twice as many are used at half resolution. 0 leaves the network out: plain coloured Gaussians,
+            which the ablation compares with.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
+        self.hidden = hidden
+        if not hidden:
+            return
         self.enter = nn.Conv2d(channels + 1, hidden, 3, padding=1)
         self.down = nn.Conv2d(hidden, 2 * hidden, 3, padding=1)
         self.middle = nn.Conv2d(2 * hidden, 2 * hidden, 3, padding=1)
         self.up = nn.Conv2d(2 * hidden, hidden, 1)
         self.merge = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.leave = nn.Conv2d(hidden, 3, 3, padding=1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        self.forget()
+
+    @torch.no_grad()
+    def forget(self) -> None:
+        """Show the Gaussians' own colours again; the inner layers stay as they are."""
+        if self.hidden:
+            self.leave.weight.zero_()
+            self.leave.bias.zero_()  # type: ignore[union-attr]
 
     def forward(self, features: Tensor, alpha: Tensor) -> Tensor:
         """Premultiplied colour ``[B, 3, H, W]`` from features ``[B, D, H, W]`` splatted over zero and alpha ``[B, 1, H, W]``; even H, W."""
+        if not self.hidden:
+            return features[:, :3]
         x = F.relu(self.enter(torch.cat([features, alpha], 1)))
         y = F.relu(self.middle(F.relu(self.down(F.avg_pool2d(x, 2)))))
         y = F.interpolate(self.up(y), scale_factor=2.0, mode="bilinear", align_corners=False)
@@ -70,17 +83,17 @@ class Rendering:
 def render(
     avatar: Avatar,
     renderer: NeuralRenderer,
-    vertices: Tensor,  # [B, V, 3] metres
+    mesh: PosedMesh,
     viewmats: Tensor,  # [B, 4, 4] world to camera
     Ks: Tensor,  # [B, 3, 3] pixels
     width: int,
     height: int,
 ) -> Rendering:
-    """Splat the avatar posed on ``vertices`` and run the neural renderer. ``width`` and ``height`` are even.
+    """Splat the avatar posed on ``mesh`` and run the neural renderer. ``width`` and ``height`` are even.
 
     A window of a larger picture is rendered by shifting the principal points in ``Ks``.
     """
-    gaussians = avatar(vertices)
+    gaussians = avatar(mesh)
     features, alpha = rasterize(
         gaussians.means,
         gaussians.quats,

@@ -81,9 +81,9 @@ def orbit_viewmats(pivot: Tensor, yaw: np.ndarray, pitch: np.ndarray) -> Tensor:
 @torch.no_grad()
 def head_pivot(fitted: Fitted) -> Tensor:
     """Centre of the head in camera space ``[3]``, averaged over the clip."""
-    count = len(fitted.poses.tracked.rotations)
+    count = len(fitted.poses.refined)
     frames = torch.linspace(0, count - 1, min(count, 8)).long().to(fitted.avatar.features.device)
-    vertices = fitted.vertices(frames)
+    vertices = fitted.mesh(frames).vertices
     names = [number for number, label in enumerate(LABELS) if label in ("face", "scalp")]
     head = torch.isin(fitted.body.face_labels, torch.tensor(names, device=vertices.device))
     return vertices[:, fitted.body.faces[head].unique()].mean((0, 1))

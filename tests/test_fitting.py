@@ -7,22 +7,22 @@ import torch
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
 from portraitgen.avatar import Avatar, sample_texels
-from portraitgen.fitting import FitConfig, Fitted, PoseRefinement, fit
+from portraitgen.fitting import FitConfig, Fitted, fit
 from portraitgen.frames import TrainingFrames
 from portraitgen.losses import psnr
+from portraitgen.poses import Poses
 from portraitgen.renderer import NeuralRenderer
 
 SIZE, FRAMES = 64, 8
 
 
-def make_fitted(parameters=None) -> Fitted:  # type: ignore[no-untyped-def]
+def make_fitted() -> Fitted:
     body = ToyBody()
     texels = sample_texels(
         body.vertices(toy_parameters(1))[0], body.faces, body.uvs[body.face_uvs], torch.full((len(body.faces),), 0.004)
     )
     avatar = Avatar(body.faces, texels, channels=8)
-    parameters = parameters or toy_parameters(FRAMES)
-    return Fitted(body, avatar, NeuralRenderer(8, 8), PoseRefinement(parameters))
+    return Fitted(body, avatar, NeuralRenderer(8, 8), Poses.start(body, toy_parameters(FRAMES)))
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def quality(fitted: Fitted, data: TrainingFrames) -> float:
     return psnr(rendering.over(torch.ones(3, 1, 1)), batch.image * batch.alpha + 1 - batch.alpha)
 
 
-CONFIG = FitConfig(steps=120, coarse_steps=30, batch=2, window=48, pose_rate=0.0)
+CONFIG = FitConfig(steps=120, coarse_steps=30, batch=2, window=48)
 
 
 def test_a_fit_recovers_the_appearance(truth: tuple[Fitted, TrainingFrames]) -> None:
@@ -67,20 +67,6 @@ def test_a_fit_recovers_the_appearance(truth: tuple[Fitted, TrainingFrames]) -> 
     assert all(torch.isfinite(p).all() for p in fitted.avatar.parameters())
 
 
-def test_pose_refinement_with_frozen_appearance_corrects_the_tracking(truth: tuple[Fitted, TrainingFrames]) -> None:
-    original, data = truth
-    wrong = toy_parameters(FRAMES)
-    wrong.rotations += torch.randn(wrong.rotations.shape, generator=torch.Generator().manual_seed(2)) * 0.06
-    wrong.translation[:, 0] += 0.004
-    fitted = Fitted(original.body, original.avatar, original.renderer, PoseRefinement(wrong))
-    before, features = quality(fitted, data), original.avatar.features.clone()
-    config = FitConfig(steps=100, coarse_steps=0, batch=2, window=64, pose_rate=3e-3)
-    for _ in fit(fitted, data, config, seed=0, train_appearance=False):
-        pass
-    assert quality(fitted, data) > before + 5
-    assert torch.equal(original.avatar.features, features), "a frozen avatar must not change"
-
-
 def test_same_seed_same_result(truth: tuple[Fitted, TrainingFrames]) -> None:
     _, data = truth
     results = []
@@ -92,14 +78,6 @@ def test_same_seed_same_result(truth: tuple[Fitted, TrainingFrames]) -> None:
             pass
         results.append(fitted.avatar.features.detach().clone())
     assert torch.equal(*results)
-
-
-def test_unrefined_frames_take_their_neighbours_corrections() -> None:
-    poses = PoseRefinement(toy_parameters(5))
-    with torch.no_grad():
-        poses.deltas[1], poses.deltas[3] = 1.0, 3.0
-    poses.spread(torch.tensor([1, 3]))
-    torch.testing.assert_close(poses.deltas[:, 0].detach(), torch.tensor([1.0, 1.0, 2.0, 3.0, 3.0]))
 
 
 def test_an_untrained_renderer_shows_the_gaussians_own_colours() -> None:

@@ -6,11 +6,12 @@ import pytest
 import torch
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
-from portraitgen.fitting import Fitted, PoseRefinement
+from portraitgen.fitting import Fitted
 from portraitgen.frames import TrainingFrames
 from portraitgen.initialization import Views, build_avatar, gather_colors, make_views, project
 from portraitgen.losses import psnr
 from portraitgen.mesh import interpolate, rasterize_mesh
+from portraitgen.poses import PosedMesh, Poses
 from portraitgen.renderer import NeuralRenderer
 
 SIZE, FRAMES = 96, 4
@@ -25,7 +26,7 @@ def painted(body: ToyBody, vertices: torch.Tensor, K: torch.Tensor) -> tuple[tor
 
 
 @pytest.fixture(scope="module")
-def scene() -> tuple[ToyBody, TrainingFrames, torch.Tensor]:
+def scene() -> tuple[ToyBody, TrainingFrames, PosedMesh]:
     body, K = ToyBody(), toy_intrinsics(SIZE)
     vertices = body.vertices(toy_parameters(FRAMES))
     image, mask = painted(body, vertices, K)
@@ -36,19 +37,19 @@ def scene() -> tuple[ToyBody, TrainingFrames, torch.Tensor]:
         K,
         torch.full((FRAMES, 2), SIZE / 2),
     )
-    return body, data, vertices
+    return body, data, PosedMesh(vertices, torch.zeros_like(vertices))
 
 
 def rendered(body: ToyBody, avatar, data: TrainingFrames) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[no-untyped-def]
-    fitted = Fitted(body, avatar, NeuralRenderer(4, 8), PoseRefinement(toy_parameters(FRAMES)))
+    fitted = Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, toy_parameters(FRAMES)))
     with torch.no_grad():
         result = fitted.render(data.frames, data.K.expand(FRAMES, 3, 3), SIZE, SIZE)
     return result.over(torch.ones(3, 1, 1)), result.alpha
 
 
-def test_step_0_already_shows_the_pictures(scene: tuple[ToyBody, TrainingFrames, torch.Tensor]) -> None:
-    body, data, vertices = scene
-    avatar = build_avatar(body, make_views(vertices, body.faces, data), channels=4, texel_pixels=2.0)
+def test_step_0_already_shows_the_pictures(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
+    body, data, mesh = scene
+    avatar = build_avatar(body, make_views(mesh, body.faces, data), channels=4, texel_pixels=2.0)
     batch = data.whole(torch.arange(FRAMES), 1)
     picture, alpha = rendered(body, avatar, data)
     inner = torch.nn.functional.avg_pool2d(batch.alpha, 9, 1, 4) > 0.999
@@ -58,17 +59,17 @@ def test_step_0_already_shows_the_pictures(scene: tuple[ToyBody, TrainingFrames,
 
 
 def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
-    scene: tuple[ToyBody, TrainingFrames, torch.Tensor],
+    scene: tuple[ToyBody, TrainingFrames, PosedMesh],
 ) -> None:
-    body, data, vertices = scene
+    body, data, mesh = scene
     wide = torch.nn.functional.max_pool2d(data.alphas.float(), 15, 1, 7)
     hair = (wide > 0) & (data.alphas == 0)
     images = torch.where(hair, torch.tensor([200, 20, 20]).view(1, 3, 1, 1), data.images.long()).byte()
     haired = TrainingFrames(data.frames, images, wide.byte(), data.K, data.heads)
-    avatar = build_avatar(body, make_views(vertices, body.faces, haired), channels=4, texel_pixels=2.0)
+    avatar = build_avatar(body, make_views(mesh, body.faces, haired), channels=4, texel_pixels=2.0)
     lifted = avatar.rest_offsets.norm(dim=1) > 0
     assert lifted.sum() > 200
-    means = avatar(vertices).means
+    means = avatar(mesh).means
     for frame in range(FRAMES):
         xy, _ = project(means[frame, lifted], data.K)
         column, row = xy.long().clamp(0, SIZE - 1).T
@@ -81,21 +82,21 @@ def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
     assert red[1] < 0.3
 
 
-def test_hidden_gaussians_take_a_seen_neighbours_colour(scene: tuple[ToyBody, TrainingFrames, torch.Tensor]) -> None:
-    body, data, vertices = scene
+def test_hidden_gaussians_take_a_seen_neighbours_colour(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
+    body, data, mesh = scene
     flat = TrainingFrames(data.frames, torch.full_like(data.images, 128), data.alphas, data.K, data.heads)
-    views = make_views(vertices, body.faces, flat)
+    views = make_views(mesh, body.faces, flat)
     avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
     colors, seen, _ = gather_colors(avatar, views)
     assert not seen.all()
     torch.testing.assert_close(colors, torch.full_like(colors, 128 / 255), atol=0.01, rtol=0)
 
 
-def test_a_view_without_the_body_changes_nothing(scene: tuple[ToyBody, TrainingFrames, torch.Tensor]) -> None:
-    body, data, vertices = scene
-    away = vertices.clone()
+def test_a_view_without_the_body_changes_nothing(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
+    body, data, mesh = scene
+    away = torch.zeros_like(mesh.displacement)
     away[0, :, 0] += 5
-    views = make_views(away, body.faces, data)
+    views = make_views(PosedMesh(mesh.skinned, away), body.faces, data)
     assert isinstance(views, Views)
     avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
     assert all(torch.isfinite(p).all() for p in avatar.parameters())

@@ -1,0 +1,121 @@
+"""Alignment on pictures that a known avatar in known poses has rendered."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toy_body import ToyBody, toy_intrinsics, toy_parameters
+
+from portraitgen.alignment import Alignment, align_frames
+from portraitgen.avatar import Avatar, sample_texels
+from portraitgen.fitting import Fitted
+from portraitgen.frames import TrainingFrames
+from portraitgen.losses import psnr
+from portraitgen.poses import Poses
+from portraitgen.renderer import NeuralRenderer
+
+SIZE, FRAMES = 256, 4
+
+
+@pytest.fixture(scope="module")
+def truth() -> tuple[Fitted, TrainingFrames]:
+    """A toy with a pattern that never repeats, and its own renders."""
+    torch.manual_seed(0)
+    body = ToyBody()
+    rest = body.vertices(toy_parameters(1))[0]
+    spacing = torch.full((len(body.faces),), 0.002)
+    avatar = Avatar(body.faces, sample_texels(rest, body.faces, body.uvs[body.face_uvs], spacing), channels=4)
+    u, v = avatar.uvs.T
+    waves = [torch.sin(40 * u + 9 * v), torch.sin(31 * v - 13 * u), torch.sin(23 * u * v + 47 * v)]
+    with torch.no_grad():
+        avatar.features[:, :3] = 0.5 + 0.4 * torch.stack(waves, 1)
+    fitted = Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, toy_parameters(FRAMES)))
+    K = toy_intrinsics(SIZE)
+    with torch.no_grad():
+        rendering = fitted.render(torch.arange(FRAMES), K.expand(FRAMES, 3, 3), SIZE, SIZE)
+    pictures = (rendering.straight() * 255).byte(), (rendering.alpha.clamp(0, 1) * 255).byte()
+    return fitted, TrainingFrames(torch.arange(FRAMES), *pictures, K, torch.full((FRAMES, 2), SIZE / 2))
+
+
+def misplaced(fitted: Fitted) -> Fitted:
+    """The same avatar where tracking has gone wrong by a few pixels."""
+    wrong = toy_parameters(FRAMES)
+    generator = torch.Generator().manual_seed(2)
+    wrong.rotations += 0.04 * torch.randn(wrong.rotations.shape, generator=generator)
+    wrong.translation[:, :2] += 0.004
+    wrong.expression += 0.2
+    return Fitted(fitted.body, fitted.avatar, fitted.renderer, Poses.start(fitted.body, wrong))
+
+
+@torch.no_grad()
+def quality(fitted: Fitted, data: TrainingFrames) -> list[float]:
+    rendering = fitted.render(data.frames, data.K.expand(len(data), 3, 3), SIZE, SIZE)
+    batch = data.whole(torch.arange(len(data)), 1)
+    target = batch.image * batch.alpha + 1 - batch.alpha
+    return [psnr(*pair) for pair in zip(rendering.over(torch.ones(3, 1, 1)), target, strict=True)]
+
+
+def test_a_wrong_pose_is_found_again(truth: tuple[Fitted, TrainingFrames]) -> None:
+    original, data = truth
+    fitted = misplaced(original)
+    before = quality(fitted, data)
+    assert list(align_frames(fitted, data, range(FRAMES), 3, seed=0)) == [1, 2, 3, 4]
+    after = quality(fitted, data)
+    assert all(new > old + 6 for new, old in zip(after, before, strict=True)), (before, after)
+    errors = [
+        (poses.mesh(fitted.body, data.frames).vertices - original.mesh(data.frames).vertices)[..., :2]
+        .norm(dim=-1)
+        .mean()
+        for poses in (Poses.start(fitted.body, fitted.poses.tracked), fitted.poses)
+    ]
+    assert errors[1] < errors[0] / 3, "the mesh itself must go back to its place"
+
+
+def test_nodes_carry_what_no_joint_can(truth: tuple[Fitted, TrainingFrames]) -> None:
+    original, data = truth
+    stretched = Fitted(
+        original.body, original.avatar, original.renderer, Poses.start(original.body, toy_parameters(FRAMES))
+    )
+    widths = original.mesh(data.frames).skinned[0, :, 0]
+    node_places = torch.linalg.lstsq(stretched.poses.basis, 0.06 * widths[:, None]).solution
+    stretched.poses.nodes[..., 0] = node_places[:, 0]
+    before = quality(stretched, data)
+    left = Alignment(stretched, data.K, SIZE, seed=0).align(0, data.images[0] / 255, data.alphas[0] / 255, 3)
+    after = quality(stretched, data)
+    assert left < 0.5
+    assert after[0] > before[0] + 4
+    assert after[1:] == pytest.approx(before[1:]), "other frames stay as they are"
+
+
+def test_a_frame_in_place_stays_there(truth: tuple[Fitted, TrainingFrames]) -> None:
+    original, data = truth
+    fitted = Fitted(
+        original.body, original.avatar, original.renderer, Poses.start(original.body, toy_parameters(FRAMES))
+    )
+    before = quality(fitted, data)
+    for _ in align_frames(fitted, data, range(FRAMES), 2, seed=0):
+        pass
+    assert fitted.poses.nodes.abs().mean() < 2e-4, "a fifth of a pixel, which the blur of half-size pictures costs"
+    assert all(new > old - 3 for new, old in zip(quality(fitted, data), before, strict=True))
+
+
+@pytest.mark.parametrize("content", ["black", "white", "noise", "nobody"])
+def test_a_picture_that_shows_nothing_known_leaves_sane_poses(
+    truth: tuple[Fitted, TrainingFrames], content: str
+) -> None:
+    original, data = truth
+    fitted = Fitted(
+        original.body, original.avatar, original.renderer, Poses.start(original.body, toy_parameters(FRAMES))
+    )
+    image = {
+        "black": torch.zeros(3, SIZE, SIZE),
+        "white": torch.ones(3, SIZE, SIZE),
+        "noise": torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)),
+        "nobody": torch.zeros(3, SIZE, SIZE),
+    }[content]
+    alpha = torch.zeros(1, SIZE, SIZE) if content == "nobody" else torch.ones(1, SIZE, SIZE)
+    Alignment(fitted, data.K, SIZE, seed=0).align(1, image, alpha, 3)
+    mesh = fitted.mesh(data.frames)
+    assert torch.isfinite(mesh.vertices).all()
+    moved = (mesh.vertices - original.mesh(data.frames).vertices).norm(dim=-1)
+    assert moved.max() < 0.08, "priors hold the body"
