@@ -34,6 +34,9 @@ _TILE = """
 
 _SPANS = """
         const float* splat = (const float*)(splats.data + members.data[k]);
+        const int ahead = members.data[wp::min(k + 3, tile_starts.data[index + 1] - 1)];
+        __builtin_prefetch(splats.data + ahead);
+        for (int j = 0; j < BLOCKS; j += 2) __builtin_prefetch((const float*)(features.data + ahead) + 8 * j);
         const float u = splat[0] - x0, v = splat[1] - y0, a = splat[2], b = splat[3], c = splat[4], opacity = splat[5];
         const float inverse = 1 / a, extent = 2 * a * splat[6], reach = __builtin_sqrtf(extent / splat[7]);
         const int first_y = (int)wp::clamp(__builtin_ceilf(v - reach - 0.5f), 0.0f, (float)high);
