@@ -2,85 +2,118 @@
 
     python benchmarks/rasterizer.py [--repeats N]
 
-The scene is a UV grid over a head-sized ellipsoid whose splats have a sigma of 1 to 1.5 pixels. The plain-torch twin of
-the tests is timed at a small size; gsplat, where its compiled kernels are present, and Warp on CUDA on every size.
+The scene is a UV grid over a head-sized ellipsoid whose splats have a sigma of 1 to 1.5 pixels. Cases: a picture small
+enough for the plain-torch twin of the tests; training steps, which see a window of a larger frame and share the features
+between its pictures; and rendering whole frames through the neural renderer. gsplat, where its compiled kernels are
+present, and Warp on CUDA run them all. All measurements take turns, so that other work on the machine hits all alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from _report import ROOT, report
-from torch import Tensor
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests")]
+import portraitgen  # noqa: E402, F401  # before torch, whose threads it tells how to wait
 
-sys.path[:0] = [str(ROOT), str(Path(ROOT, "tests"))]
+# isort: split
 import rasterization_reference  # noqa: E402
+import torch  # noqa: E402
+from _report import report  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from portraitgen.rasterization import backend_name, rasterize  # noqa: E402
+from portraitgen.renderer import NeuralRenderer  # noqa: E402
 
-COLUMNS = ("frames", "pixels", "gaussians", "channels")
-SIZES = [
-    (1, 32, 400, 16),
-    (1, 256, 30_000, 16),
-    (1, 512, 60_000, 32),
-    (4, 256, 30_000, 16),
+
+@dataclass(frozen=True)
+class Case:
+    case: str
+    frames: int
+    frame_pixels: int  # along a side
+    window_pixels: int  # along a side of the part that is rendered
+    gaussians: int
+    channels: int
+
+
+TWIN = Case("small picture", 1, 32, 32, 400, 16)
+RENDER = Case("render to RGB", 8, 512, 512, 70_000, 24)
+CASES = [
+    TWIN,
+    Case("training step", 1, 512, 256, 70_000, 16),
+    Case("training step", 2, 512, 256, 70_000, 16),
+    Case("training step", 4, 512, 256, 70_000, 16),
+    Case("training step", 2, 512, 256, 70_000, 24),
+    Case("whole frame", 1, 512, 512, 70_000, 16),
+    RENDER,
 ]
 
 
-def head(frames: int, size: int, number: int, channels: int, device: str) -> tuple[list[Tensor], list[Tensor]]:
-    """(differentiable inputs, cameras) of a head that fills most of a size x size image, seen from 1 m away."""
+def head(case: Case, device: str) -> tuple[list[Tensor], list[Tensor]]:
+    """(differentiable inputs, cameras) of a head that fills most of the frame, seen from 1 m away."""
     generator = torch.Generator().manual_seed(0)
-    rows = math.isqrt(number)
+    rows = math.isqrt(case.gaussians)
     polar = (torch.arange(rows) + 0.5) / rows * math.pi
-    around = (torch.arange(number // rows) + 0.5) / (number // rows) * 2 * math.pi
+    around = (torch.arange(case.gaussians // rows) + 0.5) / (case.gaussians // rows) * 2 * math.pi
     polar, around = (grid.flatten() for grid in torch.meshgrid(polar, around, indexing="ij"))
-    number = len(polar)
+    number, frames = len(polar), case.frames
     direction = torch.stack([polar.sin() * around.sin(), -polar.cos(), polar.sin() * around.cos()], -1)
-    means = (direction * torch.tensor([0.085, 0.125, 0.1])).expand(frames, number, 3).contiguous()
-    focal = size * 0.9 / 0.25
-    pixels = 1.0 + 0.5 * torch.rand(frames, number, 3, generator=generator)
+    sway = 0.003 * torch.randn(frames, 1, 3, generator=generator)
+    means = direction[torch.randperm(number, generator=generator)] * torch.tensor([0.11, 0.125, 0.1]) + sway
+    focal = case.frame_pixels * 0.9 / 0.25
+    pixels = (1.0 + 0.5 * torch.rand(1, number, 3, generator=generator)).repeat(frames, 1, 1)
     quats = torch.randn(frames, number, 4, generator=generator)
-    opacities = 0.5 + 0.4 * torch.rand(frames, number, generator=generator)
-    features = torch.randn(frames, number, channels, generator=generator)
+    opacities = (0.5 + 0.4 * torch.rand(1, number, generator=generator)).repeat(frames, 1)
+    features = torch.randn(number, case.channels, generator=generator)
     viewmats = torch.eye(4).repeat(frames, 1, 1)
     viewmats[:, 2, 3] = 1.0
-    intrinsics = torch.tensor([[focal, 0.0, size / 2], [0.0, focal, size / 2], [0.0, 0.0, 1.0]]).repeat(frames, 1, 1)
+    left = (case.frame_pixels - case.window_pixels) // 2
+    top = (case.frame_pixels - case.window_pixels) // 3
+    centre = case.frame_pixels / 2
+    intrinsics = torch.tensor([[focal, 0.0, centre - left], [0.0, focal, centre - top], [0.0, 0.0, 1.0]])
     inputs = [tensor.to(device).requires_grad_() for tensor in (means, quats, pixels / focal, opacities, features)]
-    return inputs, [viewmats.to(device), intrinsics.to(device)]
+    return inputs, [viewmats.to(device), intrinsics.repeat(frames, 1, 1).to(device)]
 
 
-def seconds(run: Callable[[], object], repeats: int, device: str) -> tuple[float, float]:
-    """Shortest (wall, processor) time of several runs: other work on the machine only ever adds, to wall time mostly."""
-    wall, processor = [], []
-    for _ in range(repeats + 1):
-        started = time.perf_counter(), time.process_time()
-        run()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        wall.append(time.perf_counter() - started[0])
-        processor.append(time.process_time() - started[1])
-    return min(wall), min(processor)
+def runs_of(case: Case, function: Callable[..., tuple[Tensor, Tensor]], device: str) -> dict[str, Callable[[], object]]:
+    """What there is to measure, by name."""
+    inputs, cameras = head(case, device)
+    size = case.window_pixels, case.window_pixels
+    if case is RENDER:
+        torch.manual_seed(0)
+        renderer = NeuralRenderer(case.channels, 24).to(device)
 
+        def picture() -> Tensor:
+            with torch.no_grad():
+                image, alphas = function(*inputs, *cameras, *size)
+                return renderer(image.permute(0, 3, 1, 2), alphas.permute(0, 3, 1, 2))
 
-def measure(function: Callable[..., tuple[Tensor, Tensor]], frames: int, size: int, number: int, channels: int,
-            device: str, repeats: int) -> dict[str, float]:  # fmt: skip
-    inputs, cameras = head(frames, size, number, channels, device)
-    image, alphas = function(*inputs, *cameras, size, size)
+        return {"forward": picture}
+    image, alphas = function(*inputs, *cameras, *size)
     gradients = [torch.randn_like(image), torch.randn_like(alphas)]
 
-    def both() -> None:
-        torch.autograd.grad(function(*inputs, *cameras, size, size), inputs, gradients)
+    def forward() -> object:
+        return function(*inputs, *cameras, *size)
 
-    forward, _ = seconds(lambda: function(*inputs, *cameras, size, size), repeats, device)
-    total, processor = seconds(both, repeats, device)
-    return {"forward_s": forward, "forward_backward_s": total, "processor_s": processor}
+    def both() -> object:
+        return torch.autograd.grad(function(*inputs, *cameras, *size), inputs, gradients)
+
+    return {"forward": forward, "forward_backward": both}
+
+
+def seconds(run: Callable[[], object], device: str) -> float:
+    started = time.perf_counter()
+    run()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 def warp_rasterize(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -93,19 +126,33 @@ def warp_rasterize(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=10, help="runs of which the shortest counts")
+    parser.add_argument("--repeats", type=int, default=10, help="rounds of measurements")
     repeats = parser.parse_args().repeats
-    rows = []
-    for device in ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]:
-        for setting in SIZES:
-            functions = {backend_name(device): rasterize}
+    rows: list[dict[str, Any]] = []
+    measured: list[dict[str, tuple[Callable[[], object], list[float]]]] = []
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for device in devices:
+        for case in CASES:
+            functions: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {backend_name(device): rasterize}
             if backend_name(device) == "gsplat":
                 functions["Warp (CUDA)"] = warp_rasterize
-            if setting == SIZES[0]:
+            if case is TWIN:
                 functions["plain torch twin"] = rasterization_reference.rasterize
             for path, function in functions.items():
-                times = measure(function, *setting, device, repeats)
-                rows.append({"path": path, **dict(zip(COLUMNS, setting, strict=True)), **times})
+                rows.append({"device": device, "path": path, **asdict(case)})
+                measured.append({name: (run, []) for name, run in runs_of(case, function, device).items()})
+    for number in range(repeats + 1):
+        for row, runs in zip(rows, measured, strict=True):
+            for run, times in runs.values():
+                elapsed = seconds(run, row["device"])
+                if number:  # the first round builds kernels
+                    times.append(elapsed)
+    for row, runs in zip(rows, measured, strict=True):
+        for name in ("forward", "forward_backward"):
+            times = runs[name][1] if name in runs else []
+            row[f"{name}_ms"] = 1e3 * min(times) if times else None
+            row[f"{name}_median_ms"] = 1e3 * statistics.median(times) if times else None
+        row["frames_per_second"] = row["frames"] / min(runs["forward"][1])
     report("rasterizer", rows, repeats=repeats)
 
 
