@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from portraitgen import __version__
 
 from .errors import InputError
-from .pipeline import ENGINES, PRESETS
+from .pipeline import BODIES, ENGINES, PRESETS
 from .progress import Progress
 from .storage import explain_os_error
 
@@ -31,7 +31,6 @@ COMING_NEXT = {
     "style": "Editing by a style picture comes next; use --text for now.",
     "garment": "Try-on from a garment picture comes next; use --text for now.",
     "light": "Relighting by a description comes next; use --text for now.",
-    "smplx": "The SMPL-X body comes next; leave --body out to use Anny, the default.",
 }
 
 EXAMPLES = """examples:
@@ -110,7 +109,9 @@ def build_parser() -> Parser:
     )
     verb.add_argument("clip", type=Path, metavar="CLIP", help="video of one person, up to a minute")
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="portrait folder to write")
-    verb.add_argument("--body", choices=("anny", "smplx"), default="anny", help="body model (%(default)s)")
+    verb.add_argument(
+        "--body", choices=BODIES, default="anny", help="body model (%(default)s); smplx: see weights/README.md"
+    )
     verb.add_argument(
         "--holdout",
         type=number(0, 0.9),
@@ -238,8 +239,6 @@ def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]
 
 def reconstruct(arguments: argparse.Namespace) -> str | None:
     """Verb ``reconstruct``: clip to portrait folder."""
-    if arguments.body == "smplx":
-        raise InputError(COMING_NEXT["smplx"])
     if not arguments.clip.exists():
         raise InputError(f"There is no clip at {arguments.clip}. Check the path.")
     from portraitgen import pipeline

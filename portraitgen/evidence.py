@@ -5,6 +5,7 @@ Expected errors are standard deviations; everything the least squares sees is di
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -12,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .body import BONE_NAMES, JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices
+from .body import BodyParameters, SkinnedBody, SkinnedVertices
 from .correspondences import correspondences
-from .landmarks import FACE_POINTS, Landmarks
+from .errors import InputError
+from .landmarks import FACE_POINTS, Landmarks, check_coverage
 
 EYE_CORNERS = (33, 263)  # FaceMesh's outer eye corners; their distance in 3D is the inter-ocular distance of all errors
 FACE_COUNT = 468  # landmarks without the irises: those that count in the error
@@ -52,18 +54,18 @@ POSE_SIGMA: dict[str, tuple[float, float, float]] = {
     "upper_arm_right": (0.1, 0.1, 0.25),
     "eye_left": (0.35, 0.45, 0.001),
     "eye_right": (0.35, 0.45, 0.001),
+    "jaw": (0.15, 0.03, 0.02),
 }
+POSE_LOW = {"jaw": (-0.02, -0.1, -0.06)}  # bounds, radians
+POSE_HIGH = {"jaw": (0.6, 0.1, 0.06)}
 # Standard deviations of accelerations at 30 frames a second: radians or metres per frame².
 JOINT_ACCELERATION = {"global": 0.0015, "spine": 0.001, "neck": 0.01, "head": 0.015, "clavicle": 0.002, "upper": 0.004}
-EYE_ACCELERATION, TRANSLATION_ACCELERATION, EXPRESSION_ACCELERATION = 0.12, 0.003, 0.12
-EXPRESSION_SIGMA = 0.35
-UNSEEN_SIGMA = {"tongueOut": 0.005, "cheekPuff": 0.12, "jawForward": 0.08}  # landmarks say little about these
+JOINT_ACCELERATION |= {"eye": 0.12, "jaw": 0.04}
+TRANSLATION_ACCELERATION = 0.003
 LANDMARK_SIGMA = 0.012  # fraction of the inter-ocular distance
 BODY_SIGMA = (0.1, 0.1, 0.15, 0.15)  # the same for shoulders and elbows
 
-# Unknowns of one frame, in this order.
-ROTATION_START, EXPRESSION_START = 6, 6 + 3 * len(JOINT_NAMES)
-ARM_MEAN = 0.45  # radians that hanging arms are lowered from the rest pose
+ROTATION_START = 6  # unknowns of one frame: global rotation, translation, rotations, expression
 
 
 class CropLike(Protocol):
@@ -82,7 +84,7 @@ class CropLike(Protocol):
     def size(self) -> int: ...
 
 
-def landmark_points(body: AnnyBody) -> SkinnedVertices:
+def landmark_points(body: SkinnedBody) -> SkinnedVertices:
     """478 face landmarks, then shoulders and elbows, as skinned points."""
     triangles, barycentrics = correspondences(body)
     corners = body.skin.subset(body.faces[triangles].flatten())
@@ -90,16 +92,19 @@ def landmark_points(body: AnnyBody) -> SkinnedVertices:
     def blend(values: Tensor) -> Tensor:  # [..., 3 * 478, C] -> [..., 478, C]
         return (values.unflatten(-2, (-1, 3)) * barycentrics[..., None]).sum(-2)
 
-    bones = torch.tensor([BONE_NAMES.index(name) for name in POSE_BONES])
-    skin = body.skin
-    none = skin.expression_basis.new_zeros(len(skin.expression_basis), len(bones), 3)
-    one_hot = torch.eye(len(BONE_NAMES), dtype=skin.weights.dtype)[bones]
+    skin, names = body.skin, body.skin.skeleton.bone_names
+    bones = torch.tensor([names.index(name) for name in POSE_BONES])
+
+    def still(basis: Tensor) -> Tensor:
+        return basis.new_zeros(len(basis), len(bones), 3)
+
     return replace(
         skin,
         template=torch.cat((blend(corners.template), skin.bone_heads[bones])),
         shape_basis=torch.cat((blend(corners.shape_basis), skin.bone_heads_basis[:, bones]), dim=1),
-        expression_basis=torch.cat((blend(corners.expression_basis), none), dim=1),
-        weights=torch.cat((blend(corners.weights), one_hot)),
+        expression_basis=torch.cat((blend(corners.expression_basis), still(skin.expression_basis)), dim=1),
+        pose_basis=torch.cat((blend(corners.pose_basis), still(skin.pose_basis)), dim=1),
+        weights=torch.cat((blend(corners.weights), torch.eye(len(names), dtype=skin.weights.dtype)[bones])),
     )
 
 
@@ -108,10 +113,11 @@ def interocular_distances(face: Tensor) -> Tensor:
     return (face[:, EYE_CORNERS[0]] - face[:, EYE_CORNERS[1]]).norm(dim=-1)
 
 
-def unpack(betas: Tensor, unknowns: Tensor) -> BodyParameters:
+def unpack(betas: Tensor, unknowns: Tensor, joint_count: int) -> BodyParameters:
     """The body for per-frame unknowns [T, N]."""
-    rotations = unknowns[:, ROTATION_START:EXPRESSION_START].unflatten(1, (-1, 3))
-    return BodyParameters(betas, rotations, unknowns[:, EXPRESSION_START:], unknowns[:, :3], unknowns[:, 3:6])
+    end = ROTATION_START + 3 * joint_count
+    rotations = unknowns[:, ROTATION_START:end].unflatten(1, (-1, 3))
+    return BodyParameters(betas, rotations, unknowns[:, end:], unknowns[:, :3], unknowns[:, 3:6])
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,9 @@ def _shoulder_turn(pose: Tensor, size: int) -> tuple[Tensor, Tensor]:
     return (left[:, 2] - right[:, 2]).nan_to_num(0.0), weight.nan_to_num(0.0)
 
 
+Triples = Sequence[tuple[float, float, float]]
+
+
 @dataclass(frozen=True)
 class Priors:
     """What is likely of a frame's unknowns, [N] each."""
@@ -196,22 +205,25 @@ class Priors:
     high: Tensor
 
 
-def make_priors(actions: tuple[str, ...], step: float) -> Priors:
-    """For these facial actions and frames that are `step` seconds apart."""
-    pose_sigma = [POSE_SIGMA["global"], (1e3,) * 3, *(POSE_SIGMA[name] for name in JOINT_NAMES)]
-    sigma = [value for triple in pose_sigma for value in triple]
-    sigma += [UNSEEN_SIGMA.get(name, EXPRESSION_SIGMA) for name in actions]
-    mean = torch.zeros(len(sigma))
-    for side, sign in (("left", 1), ("right", -1)):
-        mean[ROTATION_START + 3 * JOINT_NAMES.index(f"upper_arm_{side}") + 2] = sign * ARM_MEAN
-    smooth = [JOINT_ACCELERATION["global"]] * 3 + [TRANSLATION_ACCELERATION] * 3
-    for name in JOINT_NAMES:
-        smooth += [JOINT_ACCELERATION.get(name.split("_")[0], EYE_ACCELERATION)] * 3
-    smooth += [EXPRESSION_ACCELERATION] * len(actions)
-    low, high = torch.full((len(sigma),), -torch.inf), torch.full((len(sigma),), torch.inf)
-    low[EXPRESSION_START:], high[EXPRESSION_START:] = 0.0, 1.0
-    weight = 1 / torch.tensor(sigma).square()
-    return Priors(mean, weight, 1 / (torch.tensor(smooth) * (30 * step) ** 2).square(), low, high)
+def make_priors(body: SkinnedBody, step: float) -> Priors:
+    """For this body and frames that are `step` seconds apart."""
+    joints, expression = body.joint_names, body.expression_prior
+    free = (torch.inf,) * 3
+    bottom = (-torch.inf,) * 3
+
+    def every(start: Triples, by_joint: Triples, rest: Tensor | float) -> Tensor:  # [N]
+        return torch.cat(
+            (torch.tensor([*start, *by_joint]).flatten(), torch.as_tensor(rest).expand(len(expression.sigma)))
+        )
+
+    still = [(0.0,) * 3] * 2
+    mean = every(still, [body.pose_mean.get(name, (0.0,) * 3) for name in joints], 0.0)
+    sigma = every([POSE_SIGMA["global"], (1e3,) * 3], [POSE_SIGMA[name] for name in joints], expression.sigma)
+    steady = [(JOINT_ACCELERATION[name.split("_")[0]],) * 3 for name in ("global", *joints)]
+    smooth = every([steady[0], (TRANSLATION_ACCELERATION,) * 3], steady[1:], expression.acceleration)
+    low = every([bottom] * 2, [POSE_LOW.get(name, bottom) for name in joints], expression.low)
+    high = every([free] * 2, [POSE_HIGH.get(name, free) for name in joints], expression.high)
+    return Priors(mean, 1 / sigma.square(), 1 / (smooth * (30 * step) ** 2).square(), low, high)
 
 
 def register(points: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,3 +233,15 @@ def register(points: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     mirror = torch.ones_like(singular)
     mirror[:, 2] = torch.det(u @ v).sign()
     return u @ torch.diag_embed(mirror) @ v, (singular * mirror).sum(1) / centred.square().sum()
+
+
+def check_plausible(believed: np.ndarray, landmarks: Landmarks) -> None:
+    """Raise InputError where the frames whose landmarks look like a face, mask [T], leave too large a gap."""
+    try:
+        check_coverage(believed, landmarks.timestamps)
+    except InputError as error:
+        first = int(np.flatnonzero(~believed)[0])
+        raise InputError(
+            f"What was found in frame {first + 1} ({landmarks.timestamps[first]:.2f} s) does not look like a real face. "
+            "Use a clip of a person whose face is seen clearly, not a drawing, a mask or an animal."
+        ) from error

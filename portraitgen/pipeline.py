@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .portrait import Portrait, Settings
 
 PRESETS = ("preview", "standard", "high")
-BODIES = ("anny",)
+BODIES = ("anny", "smplx")
 VIEWS = ("frame", "crop")
 ENGINES = ("builtin", "instruct-pix2pix")
 
@@ -49,7 +49,7 @@ def reconstruct(
         clip: the video.
         directory: the portrait folder, new, empty or unfinished.
         preset: one of `PRESETS`.
-        body: one of `BODIES`.
+        body: one of `BODIES`; "smplx" reads the person's own file, see `weights.find_smplx`.
         holdout: fraction of the frames, at the end, in [0, 0.9], that is tracked but never trained on.
         max_seconds: use only this much of the clip.
         device: "auto", "cpu" or "cuda".
@@ -59,10 +59,6 @@ def reconstruct(
         InputError: for anything that the person can put right; a folder that this run began is removed.
     """
     _check_choice("preset", preset, PRESETS)
-    if body == "smplx":
-        raise InputError(
-            "The SMPL-X body is not available yet. Leave out --body to use Anny, which needs no registration."
-        )
     _check_choice("body", body, BODIES)
     if not 0 <= holdout <= 0.9:
         raise InputError(f"The held-out fraction is {holdout:g}, it must lie between 0 and 0.9.")
@@ -72,11 +68,14 @@ def reconstruct(
         raise InputError(f"There is no file {clip}. Check the path.")
     check_writable(directory)
 
+    from .body import load_body
     from .portrait import STAGES, Portrait, Settings, file_sha256
     from .reconstruction import PRESETS as CONFIGS
     from .reconstruction import reconstruct as fit_avatar
 
     where = resolve_device(device)
+    if body == "smplx":  # the person's own file: find out now, not after the clip's first pass, whether it can be used
+        load_body(body)
     settings = Settings(file_sha256(clip), preset, body, holdout, max_seconds, seed)
     began = not Portrait.exists(directory)
     if began and directory.exists() and any(directory.iterdir()):

@@ -15,10 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .body import JOINT_NAMES, AnnyBody, BodyParameters, SkinnedVertices, matrix_to_axis_angle
-from .errors import InputError
+from .body import BodyParameters, SkinnedBody, SkinnedVertices, matrix_to_axis_angle
 from .evidence import (
-    EXPRESSION_START,
     EYELIDS,
     FACE_COUNT,
     GAP_SIGMA,
@@ -26,6 +24,7 @@ from .evidence import (
     LIPS,
     ROTATION_START,
     CropLike,
+    check_plausible,
     gather_evidence,
     landmark_points,
     make_priors,
@@ -76,7 +75,7 @@ class Tracking:
 def track(
     landmarks: Landmarks,
     crop: CropLike,
-    body: AnnyBody,
+    body: SkinnedBody,
     config: TrackingConfig | None = None,
     on_step: Callable[[float], None] | None = None,
 ) -> Tracking:
@@ -99,26 +98,21 @@ def track(
     return fit.result()
 
 
-def check_plausible(believed: np.ndarray, landmarks: Landmarks) -> None:
-    """Raise InputError where the frames whose landmarks look like a face, mask [T], leave too large a gap."""
-    try:
-        check_coverage(believed, landmarks.timestamps)
-    except InputError as error:
-        first = int(np.flatnonzero(~believed)[0])
-        raise InputError(
-            f"What was found in frame {first + 1} ({landmarks.timestamps[first]:.2f} s) does not look like a real face. "
-            "Use a clip of a person whose face is seen clearly, not a drawing, a mask or an animal."
-        ) from error
+def _along(function: Callable[[Tensor], tuple[Tensor, Tensor]], at: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives of the function's two results along each vector of a basis, which becomes their first dimension."""
+    return torch.func.vmap(lambda t: torch.func.jvp(function, (at,), (t,))[1])(basis)
 
 
 class _Fit:
     """The state of one fit: observations, priors, and current estimates."""
 
-    def __init__(self, landmarks: Landmarks, crop: CropLike, body: AnnyBody, config: TrackingConfig) -> None:
+    def __init__(self, landmarks: Landmarks, crop: CropLike, body: SkinnedBody, config: TrackingConfig) -> None:
         self.config, self.size = config, crop.size
         self.points = landmark_points(body)
         self.data = gather_evidence(landmarks, crop)
-        self.prior = make_priors(body.expression_names, self.data.step)
+        self.prior = make_priors(body, self.data.step)
+        self.joint_names = body.joint_names
+        self.pose_count = ROTATION_START + 3 * len(body.joint_names)  # the unknowns before the expression's
         self.focal = torch.tensor(config.focal * crop.size)
         self.betas = torch.zeros(body.shape_count)
         self.offsets = torch.zeros(len(self.points.template), 3)
@@ -126,17 +120,18 @@ class _Fit:
 
     def _initialise(self) -> Tensor:
         """Unknowns [T, N] from the rigid motion that best carries the mean head onto each frame's 3D landmarks."""
-        mean = self._skin().rest(self.betas, torch.zeros(1, self.points.expression_basis.shape[0]))[0, :FACE_COUNT]
+        neutral = self._unpack(self.betas, torch.zeros(1, len(self.prior.mean)))
+        mean = self._skin().rest(neutral)[0, :FACE_COUNT]
         target = self.data.face[:, :FACE_COUNT].nan_to_num(0.0)
         rotation, scale = register(mean, target)
         depth = self.focal / scale.clamp_min(1e-6)
         half = matrix_to_axis_angle(rotation) / 2
         unknowns = self.prior.mean.expand(len(target), -1).clone()
-        for start in (ROTATION_START + 3 * JOINT_NAMES.index(joint) for joint in ("neck", "head")):
+        for start in (ROTATION_START + 3 * self.joint_names.index(joint) for joint in ("neck", "head")):
             unknowns[:, start : start + 3] = half
         place = (target[..., :2].mean(1) - self.size / 2) / self.focal * depth[:, None]
         unknowns[:, 3:6] = torch.cat((place, depth[:, None]), dim=1)
-        model = self.points.vertices(unpack(self.betas, unknowns))[:, :FACE_COUNT].mean(1)
+        model = self.points.vertices(self._unpack(self.betas, unknowns))[:, :FACE_COUNT].mean(1)
         unknowns[:, 3:6] += unknowns[:, 3:6] - model
         known = torch.nonzero(self.data.seen)[:, 0].numpy()
         frames = np.arange(len(unknowns))
@@ -144,12 +139,15 @@ class _Fit:
             unknowns[:, column] = torch.from_numpy(np.interp(frames, known, unknowns[known, column].numpy()))
         return unknowns
 
+    def _unpack(self, betas: Tensor, unknowns: Tensor) -> BodyParameters:
+        return unpack(betas, unknowns, len(self.joint_names))
+
     def _skin(self) -> SkinnedVertices:
         return replace(self.points, template=self.points.template + self.offsets)
 
     def _residuals(self, frames: Tensor, unknowns: Tensor) -> Tensor:
         """Projected minus observed landmarks [B, 482, 2] in pixels."""
-        points = self._skin().vertices(unpack(self.betas, unknowns))
+        points = self._skin().vertices(self._unpack(self.betas, unknowns))
         projected = points[..., :2] / points[..., 2:].clamp_min(0.05) * self.focal + self.size / 2
         return projected - self.data.observed[frames]
 
@@ -165,22 +163,23 @@ class _Fit:
         """Weighted residuals [B, R], derivatives by the frames' unknowns [B, R, N], by betas and log focal [B, R, P + 1]
         (empty unless shared), and by each point's own place at rest [B, 482, 2, 3]."""
         skin, unknowns = self._skin(), self.unknowns[frames]
-        params = unpack(self.betas, unknowns)
-        rest = skin.rest(params.betas, params.expression)
+        rest = skin.rest(self._unpack(self.betas, unknowns))
         homogeneous = torch.cat((rest, torch.ones_like(rest[..., :1])), dim=-1)  # [B, L, 4]
 
-        def transforms(pose: Tensor, betas: Tensor) -> Tensor:  # [B, bones, 3, 4]
-            return skin.bone_transforms(unpack(betas, torch.cat((pose, unknowns[:, EXPRESSION_START:]), dim=1)))
+        def posed(pose: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:  # [B, bones, 3, 4] and [B, Q]
+            params = self._unpack(betas, torch.cat((pose, unknowns[:, self.pose_count :]), dim=1))
+            return skin.bone_transforms(params), skin.pose_coefficients(params)
 
-        pose = unknowns[:, :EXPRESSION_START]
-        blended = (skin.weights @ transforms(pose, self.betas).flatten(2)).unflatten(-1, (3, 4))
+        pose = unknowns[:, : self.pose_count]
+        blended = (skin.weights @ posed(pose, self.betas)[0].flatten(2)).unflatten(-1, (3, 4))
         linear = blended[..., :3]
         points = (blended @ homogeneous[..., None])[..., 0]
-        basis = torch.eye(EXPRESSION_START)[:, None].expand(-1, len(frames), -1)
-        by_pose = torch.func.vmap(lambda t: torch.func.jvp(lambda p: transforms(p, self.betas), (pose,), (t,))[1])(
-            basis
+        by_bones, by_correction = _along(
+            lambda p: posed(p, self.betas), pose, torch.eye(self.pose_count)[:, None].expand(-1, len(frames), -1)
         )
-        columns = [self._points_by(by_pose, homogeneous), linear @ skin.expression_basis.permute(1, 2, 0)]
+        by_pose = self._points_by(by_bones, homogeneous)
+        if len(skin.pose_basis):
+            by_pose = by_pose + linear @ torch.einsum("nbq,qlc->blcn", by_correction, skin.pose_basis)
         depth = points[..., 2:].clamp_min(0.05)
         flat = points[..., :2] / depth
         project = torch.cat((torch.eye(2).expand(*depth.shape[:2], 2, 2), -flat[..., None]), dim=-1)
@@ -188,16 +187,12 @@ class _Fit:
         residuals = flat * self.focal + self.size / 2 - self.data.observed[frames]
         root = self._robust(frames, residuals)[..., None]
         by_place = project * root[..., None] @ linear
-        moved = torch.cat(columns, dim=-1)
+        moved = torch.cat((by_pose, linear @ skin.expression_basis.permute(1, 2, 0)), dim=-1)
         by_frame = self._rows(frames, root, project @ moved, moved, points)
         by_shared = by_frame.new_zeros(len(frames), by_frame.shape[1], 0)
         if shared:
-            basis = torch.eye(len(self.betas))
-            by_betas = torch.func.vmap(lambda t: torch.func.jvp(lambda b: transforms(pose, b), (self.betas,), (t,))[1])(
-                basis
-            )
-            moved = self._points_by(by_betas, homogeneous)
-            moved = moved + linear @ skin.shape_basis.permute(1, 2, 0)
+            by_bones, _ = _along(lambda b: posed(pose, b), self.betas, torch.eye(len(self.betas)))
+            moved = self._points_by(by_bones, homogeneous) + linear @ skin.shape_basis.permute(1, 2, 0)
             by_focal = (flat * self.focal)[..., None]
             still = torch.zeros_like(moved[..., :1])
             seen = torch.cat((project @ moved, by_focal), dim=-1)
@@ -261,7 +256,7 @@ class _Fit:
         fitted = self.unknowns[key_frames]
         similar = torch.cdist(self._outlines(torch.arange(len(self.unknowns))), self._outlines(key_frames)).argmin(1)
         self.unknowns = self._initialise()
-        self.unknowns[:, EXPRESSION_START:] = fitted[similar, EXPRESSION_START:]
+        self.unknowns[:, self.pose_count :] = fitted[similar, self.pose_count :]
         self.unknowns[key_frames] = fitted
 
     def _outlines(self, frames: Tensor) -> Tensor:
@@ -323,16 +318,14 @@ class _Fit:
         """Unknowns of all frames together, shape and camera held. Yields the fraction done."""
         total, batch = len(self.unknowns), 64
         smoothness = self.prior.smoothness.double()
+        gradient = torch.empty(self.unknowns.shape, dtype=torch.float64)
+        own = torch.empty((*gradient.shape, gradient.shape[1]), dtype=torch.float64)  # most of what a long clip takes
         for step in range(self.config.pose_steps):
-            blocks, gradients = [], []
             for start in range(0, total, batch):
                 frames = torch.arange(start, min(start + batch, total))
                 residuals, by_frame, _, _ = self._linearise(frames, shared=False)
-                block, gradient = self._normal_equations(frames, residuals, by_frame, damping=1e-4)
-                blocks.append(block)
-                gradients.append(gradient)
-            own, gradient = torch.cat(blocks), torch.cat(gradients)
-            gradient = gradient + smoothness * bending(self.unknowns.double())
+                own[frames], gradient[frames] = self._normal_equations(frames, residuals, by_frame, damping=1e-4)
+            gradient += smoothness * bending(self.unknowns.double())
             self._move(torch.arange(total), own, gradient, lambda m, g: solve_smooth(m, smoothness, g))
             yield (step + 1) / self.config.pose_steps
 
@@ -354,16 +347,19 @@ class _Fit:
     def _move(
         self, frames: Tensor, matrix: Tensor, gradient: Tensor, solve: Callable[[Tensor, Tensor], Tensor]
     ) -> None:
-        """Take the Gauss-Newton step of the frames' unknowns within their bounds.
+        """Take the Gauss-Newton step of the frames' unknowns within their bounds; the matrix is changed.
 
         Clipping the free step would not do: unknowns that work against each other would overshoot. Those that would leave
         their bounds are held on them and the others solved again.
         """
         here, low, high = self.unknowns[frames].double(), self.prior.low.double(), self.prior.high.double()
         target, held = here, self._held(frames, gradient)
+        diagonal = matrix.diagonal(dim1=1, dim2=2)  # stiffened in place: a long clip leaves no room for copies
+        free = diagonal.clone()
         for _ in range(BOUND_ROUNDS):
             stiff = held * STIFF
-            there = here - solve(matrix + torch.diag_embed(stiff), gradient + stiff * (here - target))
+            diagonal.copy_(free + stiff)
+            there = here - solve(matrix, gradient + stiff * (here - target))
             beyond = ((there < low) | (there > high)) & ~held
             if not beyond.any():
                 break
@@ -400,5 +396,5 @@ class _Fit:
     def result(self) -> Tracking:
         focal, centre = float(self.focal), self.size / 2
         K = torch.tensor(((focal, 0.0, centre), (0.0, focal, centre), (0.0, 0.0, 1.0)))
-        parameters = unpack(self.betas, self.unknowns).detach()
+        parameters = self._unpack(self.betas, self.unknowns).detach()
         return Tracking(parameters, K, self.errors(), ~self.data.seen)

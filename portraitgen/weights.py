@@ -24,6 +24,7 @@ from .storage import is_full, replacing
 
 ROOT = Path(os.environ.get("PORTRAITGEN_WEIGHTS") or Path(__file__).parent.parent / "weights")
 MANIFEST = "fetched.json"
+SMPLX, SMPLX_SITE = "SMPLX_NEUTRAL.npz", "https://smpl-x.is.tue.mpg.de"
 
 
 @dataclass(frozen=True)
@@ -209,6 +210,51 @@ def fetch(name: str, on_progress: Callable[[int, int], None] | None = None) -> P
         with replacing(folder / MANIFEST) as temporary:
             temporary.write_text(json.dumps(manifest, indent=1), "utf-8")
     return folder
+
+
+def find_smplx() -> Path:
+    """The person's own SMPL-X file: where ``SMPLX_DIR`` says, below `ROOT`, or in the Hub repository ``SMPLX_REPO``.
+
+    Raises:
+        InputError: it is in none of these places, or the repository cannot be read.
+    """
+    given = os.environ.get("SMPLX_DIR")
+    folder = Path(given).expanduser() if given else ROOT
+    for place in (folder, folder / SMPLX, folder / "smplx" / SMPLX, folder / "models" / "smplx" / SMPLX):
+        if place.is_file():
+            return place
+    if given:
+        raise InputError(f"SMPLX_DIR is {given}, where there is no {SMPLX}. Name the folder that holds it.")
+    repo = os.environ.get("SMPLX_REPO")
+    if repo:
+        return _smplx_from_hub(repo)
+    raise InputError(
+        f"There is no {SMPLX}. Register at {SMPLX_SITE}, download the model and put this file into {ROOT}, "
+        "or leave out --body smplx."
+    )
+
+
+def _smplx_from_hub(repo: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    entry = Entry("smplx", repo, "main", ((SMPLX,),), 0, "", True, "the body smplx")
+    with _clear_errors(entry):
+        try:
+            return Path(hf_hub_download(repo, SMPLX))
+        except HFValidationError:
+            raise InputError(f"SMPLX_REPO is {repo}, which is no repository. Write it as OWNER/NAME.") from None
+        except (GatedRepoError, RepositoryNotFoundError):
+            raise InputError(
+                f"The repository {repo} in SMPLX_REPO cannot be read. Check its name, and set HF_TOKEN to a token that may."
+            ) from None
+        except RemoteEntryNotFoundError:
+            raise InputError(f"The repository {repo} in SMPLX_REPO holds no {SMPLX}. Put the file there.") from None
 
 
 def _verify(file: Path, expected: Any, entry: Entry) -> None:

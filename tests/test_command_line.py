@@ -106,7 +106,7 @@ def test_reconstruct_passes_every_option_and_prints_timings(
         "--preset",
         "high",
         "--body",
-        "anny",
+        "smplx",
         "--holdout",
         "0.25",
         "--max-seconds",
@@ -122,7 +122,7 @@ def test_reconstruct_passes_every_option_and_prints_timings(
     assert (name, args) == ("reconstruct", (clip, tmp_path / "out"))
     assert kwargs == {
         "preset": "high",
-        "body": "anny",
+        "body": "smplx",
         "holdout": 0.25,
         "max_seconds": 3.0,
         "device": "cpu",
@@ -217,7 +217,7 @@ def test_edit_refuses(
 
 def test_other_refusals(pipeline: FakePipeline, portrait: Path, clip: Path, refused: Callable[..., str]) -> None:
     out = clip.parent / "out.mp4"
-    assert "Anny, the default" in refused("reconstruct", clip, "-o", portrait, "--body", "smplx")
+    assert "invalid choice" in refused("reconstruct", clip, "-o", portrait, "--body", "robot")
     assert "no clip at" in refused("reconstruct", clip.parent / "none.mp4", "-o", portrait)
     assert "number from 0 to 0.9" in refused("reconstruct", clip, "-o", portrait, "--holdout", "1")
     assert "number from 0.1 up" in refused("reconstruct", clip, "-o", portrait, "--max-seconds", "0")
