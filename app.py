@@ -132,9 +132,11 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         job = prepare(session)
         yield screen(note("Starting", job.notice, value=0.0), session, True)
         latest: Any = None
+        remarks: tuple[str, ...] = ()
         shown = -1.0
         for step in compute(job):
             latest = step.preview if step.preview is not None else latest
+            remarks = step.notes or remarks
             now = time.monotonic()
             if now - shown < 0.4 and step.fraction < 1:
                 continue
@@ -146,7 +148,7 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
             yield screen(status, session, True, preview=latest)
         if job.verb == "edit":
             session = replace(session, edited=str(job.options["save"]))
-        done = note(f"Done in {spell(time.monotonic() - begin)}.", job.notice)
+        done = note(f"Done in {spell(time.monotonic() - begin)}.", job.notice, *remarks)
         yield screen(done, session, False, result=str(job.output))
         return
     except InputError as error:

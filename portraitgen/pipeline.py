@@ -186,7 +186,7 @@ def edit(
     portrait.stages["edit"] = round(fitting_seconds, 3)
     portrait.stages["render"] = round(time.perf_counter() - rendering_started, 3)
     portrait.save()
-    yield Progress("render", 1.0, f"Wrote {output}")
+    yield Progress("render", 1.0, f"Wrote {output}", notes=tuple(portrait.notes))
 
 
 def render(
@@ -252,7 +252,7 @@ def render(
         viewmats=viewmats,
         edit_background=edit_background,
     )
-    yield Progress("render", 1.0, f"Wrote {output}")
+    yield Progress("render", 1.0, f"Wrote {output}", notes=tuple(portrait.notes))
 
 
 def evaluate(directory: Path, *, edited: Path | None = None, device: str = "auto") -> dict[str, Any]:

@@ -25,34 +25,39 @@ def solve_smooth(blocks: Tensor, smoothness: Tensor, right: Tensor) -> Tensor:
     count, size = right.shape
     if count < 3:
         return torch.linalg.solve(blocks, right[..., None])[..., 0]
-    band = bending(torch.eye(count, dtype=right.dtype))  # [T, T], pentadiagonal
-    # Pairs of frames make the matrix block-tridiagonal; an odd last frame is padded with an idle one.
-    pairs = (count + 1) // 2
-    padded = torch.eye(size, dtype=right.dtype).expand(2 * pairs, -1, -1).clone()
-    padded[:count] = blocks
-    coupling = torch.zeros(2 * pairs, 2 * pairs, dtype=right.dtype)
-    coupling[:count, :count] = band
-    wanted = torch.zeros(2 * pairs, size, dtype=right.dtype)
+    combs = torch.nn.functional.one_hot(torch.arange(count) % 5, 5).to(right.dtype)
+    stencils = bending(combs)  # the matrix is pentadiagonal: five columns hold all of it
+
+    def coupling(rows: int, columns: int) -> Tensor:
+        """The 2 x 2 block of the bending energy's matrix between the pairs of frames that start there."""
+        row, column = torch.meshgrid(torch.arange(rows, rows + 2), torch.arange(columns, columns + 2), indexing="ij")
+        linked = ((row - column).abs() <= 2) & (row < count) & (column < count)
+        return torch.where(linked, stencils[row.clamp_max(count - 1), column % 5], 0.0)
+
+    def joined(rows: int, columns: int) -> Tensor:
+        """`coupling` for every unknown, [2 N, 2 N]."""
+        return torch.einsum("ab,n,nm->anbm", coupling(rows, columns), smoothness, identity).reshape(2 * size, 2 * size)
+
+    identity = torch.eye(size, dtype=right.dtype)
+    # Pairs of frames make the matrix block-tridiagonal; an odd last frame is paired with an idle one.
+    starts = range(0, count, 2)
+    wanted = torch.zeros(2 * len(starts), size, dtype=right.dtype)
     wanted[:count] = right
-    wanted = wanted.reshape(pairs, 2 * size)
+    wanted = wanted.reshape(-1, 2 * size)
     factors: list[Tensor] = []
-    lowers: list[Tensor] = []
-    for pair in range(pairs):
-        here = slice(2 * pair, 2 * pair + 2)
-        matrix = torch.block_diag(*padded[here])
-        matrix.view(2, size, 2, size).diagonal(dim1=1, dim2=3).add_(coupling[here, here, None] * smoothness)
+    for pair, start in enumerate(starts):
+        last = blocks[start + 1] if start + 1 < count else identity
+        matrix = torch.block_diag(blocks[start], last) + joined(start, start)
         if pair:
-            before = slice(2 * pair - 2, 2 * pair)
-            link = torch.zeros_like(matrix)
-            link.view(2, size, 2, size).diagonal(dim1=1, dim2=3).copy_(coupling[here, before, None] * smoothness)
+            link = joined(start, start - 2)
             lower = torch.linalg.solve_triangular(factors[-1], link.T, upper=False).T
-            lowers.append(lower)
             matrix = matrix - lower @ lower.T
             wanted[pair] -= lower @ wanted[pair - 1]
         factors.append(torch.linalg.cholesky(matrix))
         wanted[pair] = torch.linalg.solve_triangular(factors[-1], wanted[pair][:, None], upper=False)[:, 0]
-    for pair in reversed(range(pairs)):
-        if pair + 1 < pairs:
-            wanted[pair] -= lowers[pair].T @ wanted[pair + 1]
+    for pair, start in reversed(list(enumerate(starts))):
+        if pair + 1 < len(starts):
+            pull = joined(start, start + 2) @ wanted[pair + 1]  # cheaper than keeping what links the pairs
+            wanted[pair] -= torch.linalg.solve_triangular(factors[pair], pull[:, None], upper=False)[:, 0]
         wanted[pair] = torch.linalg.solve_triangular(factors[pair].T, wanted[pair][:, None], upper=True)[:, 0]
     return wanted.reshape(-1, size)[:count]

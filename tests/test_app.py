@@ -60,6 +60,7 @@ class FakePipeline(types.ModuleType):
         self.failure: BaseException | None = None
         self.pause = 0.0  # seconds per step
         self.steps = 2
+        self.notes: tuple[str, ...] = ()
         self.active = self.most_active = self.closed = 0
 
     def work(self, stage: str) -> Iterator[Progress]:
@@ -71,7 +72,7 @@ class FakePipeline(types.ModuleType):
                 if self.failure is not None:
                     raise self.failure
                 picture = np.full((64, 64, 3), 40 * index, np.uint8)
-                yield Progress(stage, (index + 1) / self.steps, "Working on it.", picture)
+                yield Progress(stage, (index + 1) / self.steps, "Working on it.", picture, self.notes)
         except GeneratorExit:
             self.closed += 1
             raise
@@ -174,6 +175,13 @@ def test_an_edit_comes_back(page: Page) -> None:
     assert options["text"] == "give him red hair"
     assert (options["strength"], options["seed"], options["background"]) == (0.5, 7, "#203040")
     assert (options["preset"], options["engine"]) == ("high", "builtin")
+
+
+def test_what_was_left_out_is_still_shown_at_the_end(page: Page) -> None:
+    page.pipeline.notes = ("3 frames are <blurred>.",)
+    _, status, _ = page.edit(page.client()).result()
+    assert "Done in" in status
+    assert "3 frames are &lt;blurred&gt;." in status
 
 
 def test_progress_names_the_stage(page: Page) -> None:
