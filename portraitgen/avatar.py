@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from .poses import PosedMesh
 
+_OFF_SURFACE = 0.005  # metres
+
 
 @dataclass(frozen=True)
 class Texels:
@@ -159,14 +161,18 @@ class Avatar(nn.Module):
         self.offsets = nn.Parameter(offsets.clone())
         self.quats = nn.Parameter(torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(count, 1))
         # Flat discs along the surface, where a thick shell would blur the silhouette; balls off it, where the surface tells no direction.
-        on_surface = (offsets.norm(dim=1, keepdim=True) == 0).to(offsets)
-        thickness = 0.7 - on_surface * torch.tensor([0.0, 0.0, 0.4], device=offsets.device)
+        thickness = 0.7 - torch.tensor([0.0, 0.0, 0.4], device=offsets.device) * ~self.lifted[:, None]
         self.log_scales = nn.Parameter(torch.log(texels.spacing[:, None] * thickness))
         self.opacity_logits = nn.Parameter(torch.full((count,), opacity).logit())
         self.features = nn.Parameter(torch.zeros(count, channels))
 
     def __len__(self) -> int:
         return len(self.texel_faces)
+
+    @property
+    def lifted(self) -> Tensor:
+        """Which Gaussians began off the surface, as those of hair and loose clothes do ``[N]``."""
+        return self.rest_offsets.norm(dim=1) > _OFF_SURFACE
 
     def forward(self, mesh: PosedMesh) -> Gaussians:
         """Pose the Gaussians on a mesh.

@@ -49,7 +49,7 @@ class FitConfig:
     feature_rate: float = 1e-2
     opacity_rate: float = 3e-2
     scale_rate: float = 5e-3
-    offset_rate: float = 2e-4
+    offset_rate: float = 4e-5
     quat_rate: float = 2e-3
     renderer_rate: float = 2e-3
     final_rate: float = 0.1

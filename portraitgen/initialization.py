@@ -27,7 +27,11 @@ _OUTSIDE = 0.05  # fraction of the picture's side that a face may lie outside of
 _UNSEEN = 3.0  # how much coarser unseen faces are
 _FINE, _FINE_LABELS = 0.75, ("eye_left", "eye_right", "lips", "teeth")
 DEPTH_TOLERANCE = 0.012  # metres that a visible Gaussian may lie behind the mesh
-_BEHIND = 0.01  # metres that lifted pixels lie behind the surface that they continue
+_SOLID_LABELS = ("face", "scalp", "neck", "torso", "arms")
+_BELOW = 0.004  # metres that the undercoat lies below the surface
+_OPAQUE = 0.95
+_SMOOTH = 0.02  # of the picture's side
+_BEHIND = 0.006  # metres that lifted pixels lie behind the surface that they continue
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,14 @@ def build_avatar(body: BodyModel, views: Views, channels: int, texel_pixels: flo
         lifted, lifted_offsets = _lift_uncovered(body, views, view, texels, offsets, pixel, texel_pixels * 1.2)
         texels = _join(texels, lifted)
         offsets = torch.cat([offsets, lifted_offsets])
+    below = _undercoat(body, views, spacing > 0, pixel * texel_pixels)
+    texels = _join(texels, below)
+    offsets = torch.cat([offsets, torch.tensor([0.0, 0.0, -_BELOW], device=device).expand(len(below), 3)])
     avatar = Avatar(body.faces.to(device), texels, channels, offsets).to(device)
     colors, _, on_person = gather_colors(avatar, views)
     with torch.no_grad():
         avatar.features[:, :3] = colors
+        avatar.opacity_logits[len(texels) - len(below) :] = torch.tensor(_OPAQUE, device=device).logit()
         # Texels outside the matte start faint; the mask loss decides about them.
         avatar.opacity_logits[on_person < 0.3] = torch.tensor(0.02, device=device).logit()
     return avatar
@@ -108,7 +116,7 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
         column, row = (xy[:, 0].long(), xy[:, 1].long())
         inside = (xy >= 0).all(1) & (xy < size).all(1)
         column, row = column.clamp(0, size - 1), row.clamp(0, size - 1)
-        lifted = avatar.rest_offsets.norm(dim=1) > _BEHIND / 2
+        lifted = avatar.lifted
         visible = inside & ((depth < views.depth[view, row, column] + DEPTH_TOLERANCE) & (lifted | (facing > 0)))
         alpha = views.alphas[view, row, column]
         seen_total += visible
@@ -135,11 +143,12 @@ def _face_uvs(body: BodyModel) -> Tensor:
 
 
 def _face_spacing(body: BodyModel, views: Views, wanted: float) -> Tensor:
-    """Distance between texels on each face ``[F]`` in metres: coarser where no view looks, 0 where none could look."""
+    """Distance between texels on each face ``[F]`` in metres: coarser where no view looks, 0 out of the frame or inside the body."""
     size = views.images.shape[-1]
     seen = torch.zeros(len(body.faces) + 1, dtype=torch.bool, device=views.images.device)
     seen[views.triangles.unique()] = True  # -1, no triangle, falls on the last, spare entry
     nearly = torch.zeros_like(seen[:-1])
+    solid = _labelled(body, _SOLID_LABELS)
     for view in range(len(views.mesh)):
         vertices = views.mesh[view : view + 1].vertices
         normals = triangle_frames(vertices, body.faces)[0, :, :, 2]
@@ -147,10 +156,25 @@ def _face_spacing(body: BodyModel, views: Views, wanted: float) -> Tensor:
         xy, _ = project(centres, views.K)
         inside = ((xy > -_OUTSIDE * size) & (xy < (1 + _OUTSIDE) * size)).all(1)
         facing = -(normals * torch.nn.functional.normalize(centres, dim=-1)).sum(-1)
-        nearly |= inside & (facing > _FACING_NEAR)
+        nearly |= inside & ((facing > _FACING_NEAR) | solid)
     spacing = torch.where(seen[:-1], wanted, torch.where(nearly, _UNSEEN * wanted, 0.0))
-    fine = torch.tensor([label in _FINE_LABELS for label in LABELS], device=spacing.device)[body.face_labels]
-    return torch.where(fine & seen[:-1], _FINE * wanted, spacing)
+    return torch.where(_labelled(body, _FINE_LABELS) & seen[:-1], _FINE * wanted, spacing)
+
+
+def _labelled(body: BodyModel, labels: tuple[str, ...]) -> Tensor:
+    """Which faces carry one of ``labels`` ``[F]``."""
+    return torch.tensor([label in labels for label in LABELS], device=body.face_labels.device)[body.face_labels]
+
+
+def _undercoat(body: BodyModel, views: Views, laid: Tensor, wanted: float) -> Texels:
+    """Coarse texels for an opaque layer just below the skin, on the faces ``[F]`` where texels are ``laid``.
+
+    Seen from where the clip never looks, the surface's small Gaussians stand apart; what shows between them is then the same colour and not
+    what lies behind the person.
+    """
+    spacing = torch.where(laid & _labelled(body, _SOLID_LABELS), _UNSEEN * wanted, 0.0)
+    texels = sample_texels(views.mesh.skinned[0].cpu(), body.faces.cpu(), _face_uvs(body), spacing.cpu())
+    return _to(texels, views.images.device)
 
 
 def _lift_uncovered(
@@ -186,7 +210,7 @@ def _lift_uncovered(
     )
     near = nearest_rows[rows, columns], nearest_columns[rows, columns]
     faces = views.triangles[view][near]
-    depth = views.depth[view][near] + _BEHIND
+    depth = _depth_around(views.depth[view], nearest_rows, nearest_columns)[rows, columns] + _BEHIND
     xy = torch.as_tensor(np.stack([columns, rows], 1) + 0.5, dtype=torch.float32, device=device)
     points = torch.cat([(xy - views.K[:2, 2]) / views.K.diagonal()[:2] * depth[:, None], depth[:, None]], 1)
     weights = torch.full((len(faces), 3), 1 / 3, device=device)
@@ -196,6 +220,19 @@ def _lift_uncovered(
     frames = triangle_frames(mesh.skinned, body.faces)[0, faces]
     centres = on_surface(mesh.vertices, body.faces[faces], weights)[0]
     return lifted, (frames.transpose(1, 2) @ (points - centres)[..., None]).squeeze(-1)
+
+
+def _depth_around(depth: Tensor, nearest_rows: np.ndarray, nearest_columns: np.ndarray) -> Tensor:
+    """Depth ``[S, S]`` that continues the mesh's beyond its silhouette.
+
+    That of the nearest mesh pixel jumps from one triangle of the silhouette to the next, which shows as cracks from the side; its average
+    over a neighbourhood outside the mesh does not.
+    """
+    filled = depth.cpu().numpy()[nearest_rows, nearest_columns]
+    outside = np.isinf(depth.cpu().numpy()).astype(np.float32)
+    sigma = _SMOOTH * len(filled)
+    total = ndimage.gaussian_filter(filled * outside, sigma)
+    return torch.as_tensor(total / np.maximum(ndimage.gaussian_filter(outside, sigma), 1e-6), device=depth.device)
 
 
 def _positions(body: BodyModel, mesh: PosedMesh, texels: Texels, offsets: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def test_step_0_already_shows_the_pictures(scene: tuple[ToyBody, TrainingFrames,
     inner = torch.nn.functional.avg_pool2d(batch.alpha, 9, 1, 4) > 0.999
     assert psnr(picture * inner, batch.image * inner) > 33, "inside the person"
     assert (alpha - batch.alpha).abs().mean() < 0.08, "discs reach a little beyond the silhouette until they are fitted"
-    assert torch.equal(avatar.rest_offsets, torch.zeros_like(avatar.rest_offsets)), "the mesh covers everything here"
+    assert not avatar.lifted.any(), "the mesh covers everything here"
 
 
 def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
@@ -67,7 +67,7 @@ def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
     images = torch.where(hair, torch.tensor([200, 20, 20]).view(1, 3, 1, 1), data.images.long()).byte()
     haired = TrainingFrames(data.frames, images, wide.byte(), data.K, data.heads)
     avatar = build_avatar(body, make_views(mesh, body.faces, haired), channels=4, texel_pixels=2.0)
-    lifted = avatar.rest_offsets.norm(dim=1) > 0
+    lifted = avatar.lifted
     assert lifted.sum() > 200
     means = avatar(mesh).means
     for frame in range(FRAMES):
@@ -80,6 +80,22 @@ def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
     red = avatar.features[lifted, :3].mean(0)
     assert red[0] > 0.6
     assert red[1] < 0.3
+
+
+@pytest.mark.parametrize("yaw", [-1.2, 0.8, 2.5])
+def test_nothing_shines_through_from_where_the_clip_never_looks(
+    scene: tuple[ToyBody, TrainingFrames, PosedMesh], yaw: float
+) -> None:
+    body, data, mesh = scene
+    avatar = build_avatar(body, make_views(mesh, body.faces, data), channels=4, texel_pixels=2.0)
+    turned = toy_parameters(FRAMES)
+    turned.global_rotation[:, 1] = yaw
+    fitted = Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, turned))
+    with torch.no_grad():
+        alpha = fitted.render(data.frames, data.K.expand(FRAMES, 3, 3), SIZE, SIZE).alpha
+    triangles, _, _ = rasterize_mesh(fitted.mesh(data.frames).vertices, body.faces, data.K, SIZE, SIZE)
+    inner = torch.nn.functional.avg_pool2d((triangles >= 0).float()[:, None], 5, 1, 2) > 0.999
+    assert alpha[inner].min() > 0.97
 
 
 def test_hidden_gaussians_take_a_seen_neighbours_colour(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
