@@ -24,6 +24,7 @@ import gradio as gr
 from portraitgen import weights
 from portraitgen.__main__ import PRESETS, explain_os_error
 from portraitgen.errors import InputError
+from portraitgen.kernels import compile_in_background
 from portraitgen.progress import Progress
 from portraitgen.sessions import (
     TEXT_LIMIT,
@@ -384,4 +385,6 @@ def launch_options() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # ZeroGPU's cards are known; others build for themselves at their first use.
+    compile_in_background(("cpu", 120) if os.environ.get("SPACES_ZERO_GPU") else ("cpu",))
     build().launch(**launch_options())

@@ -42,7 +42,7 @@ class AlignmentConfig:
     points: int = 1600
     rotation: float = 0.04  # radians, joints
     global_rotation: float = 0.05  # radians
-    expression: float = 0.1
+    expression: float = 0.3  # of the body's own standard deviations
     translation: float = 0.01  # metres
     node: float = 0.005  # metres
 
@@ -151,10 +151,14 @@ class Alignment:
 
     def _scales(self) -> tuple[Tensor, Tensor]:
         """Steps of the finite differences ``[M]`` and precision of all corrections a priori ``[N]``."""
-        config, refined = self.config, self.fitted.poses.refined
-        counts = torch.tensor([refined.rotations[0].numel(), refined.expression.shape[1], 3, 3])
-        deviations = torch.tensor([config.rotation, config.expression, config.global_rotation, config.translation])
-        body = torch.repeat_interleave(deviations, counts).to(self.K.device)
+        config, expression = self.config, self.fitted.body.expression_prior.sigma
+        parts = [
+            torch.full((self.fitted.poses.refined.rotations[0].numel(),), config.rotation),
+            config.expression * expression.cpu(),
+            torch.full((3,), config.global_rotation),
+            torch.full((3,), config.translation),
+        ]
+        body = torch.cat(parts).to(self.K.device)
         nodes = torch.full((2 * self.influence.shape[1],), config.node, device=self.K.device)
         return 0.03 * body, torch.cat([body, nodes]) ** -2
 

@@ -167,6 +167,7 @@ class BodyModel(Protocol):
     name: str
     joint_names: tuple[str, ...]
     expression_names: tuple[str, ...]
+    expression_prior: ExpressionPrior
     faces: Tensor  # [F, 3] long
     uvs: Tensor  # [U, 2] in 0..1, v upwards; islands do not overlap
     face_uvs: Tensor  # [F, 3] long, into uvs

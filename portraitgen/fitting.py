@@ -18,6 +18,7 @@ from .losses import (
     PerceptualLoss,
     excess_scale_loss,
     gradient_loss,
+    luminance,
     mask_loss,
     reconstruction_loss,
     ssim,
@@ -59,7 +60,7 @@ class FitConfig:
     mask: float = 0.3
     stable: float = 0.3
     perceptual: float = 0.0
-    perceptual_start: float = 0.4
+    perceptual_start: float = 0.2
     offset_weight: float = 20.0
     scale_weight: float = 50.0
 
@@ -119,7 +120,7 @@ def fit(
         picture = rendering.over(background)
 
         loss = config.reconstruction * reconstruction_loss(picture, target)
-        loss = loss + config.structure * (1 - ssim(picture, target))
+        loss = loss + config.structure * (1 - ssim(luminance(picture), luminance(target)))
         loss = loss + config.gradient * gradient_loss(picture, target)
         loss = loss + config.mask * mask_loss(rendering.alpha, batch.alpha)
         stable = rendering.color_features + (1 - rendering.alpha) * background

@@ -21,7 +21,7 @@ from .errors import InputError
 
 # Compute capabilities: T4, A100, A10 and RTX 30, L4 and RTX 40, H100 and H200, RTX 50 and RTX Pro 6000.
 ARCHITECTURES = (75, 80, 86, 89, 90, 120)
-CHANNELS = (16, 24, 32)  # numbers of feature channels, rounded up to 8, that the presets render
+CHANNELS = (8, 16, 24, 32)  # numbers of feature channels, rounded up to 8: colour alone, and what the presets render
 
 
 def compile_kernels(targets: Iterable[str | int], channels: Iterable[int] = CHANNELS) -> list[Path]:

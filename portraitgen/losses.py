@@ -49,14 +49,27 @@ def ssim(image: Tensor, target: Tensor) -> Tensor:
     """
 
     maps = torch.cat([image, target, image * image, target * target, image * target])
-    # Two passes of one dimension are several times faster on a CPU than one of two.
-    maps = F.avg_pool2d(F.avg_pool2d(maps, (_SSIM_WINDOW, 1), stride=1), (1, _SSIM_WINDOW), stride=1)
+    maps = _sliding_mean(_sliding_mean(maps, -1), -2)
     mean_x, mean_y, square_x, square_y, product = maps.chunk(5)
     variance_x, variance_y = square_x - mean_x * mean_x, square_y - mean_y * mean_y
     covariance = product - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _SSIM_C1) / (mean_x * mean_x + mean_y * mean_y + _SSIM_C1)
     structure = (2 * covariance + _SSIM_C2) / (variance_x + variance_y + _SSIM_C2)
     return (luminance * structure).mean()
+
+
+def _sliding_mean(maps: Tensor, dim: int) -> Tensor:
+    """Means over every ``_SSIM_WINDOW`` neighbours along ``dim``: differences of a running sum, twice as fast as pooling on a CPU."""
+    total = F.pad(maps.cumsum(dim), (1, 0) if dim == -1 else (0, 0, 1, 0))
+    length = total.shape[dim]
+    last, first = (total.narrow(dim, start, length - _SSIM_WINDOW) for start in (_SSIM_WINDOW, 0))
+    return (last - first) / _SSIM_WINDOW
+
+
+def luminance(image: Tensor) -> Tensor:
+    """Grey value ``[B, 1, H, W]`` of pictures ``[B, 3, H, W]`` (Rec. 601 weights)."""
+    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device)
+    return (image * weights[:, None, None]).sum(1, keepdim=True)
 
 
 def gradient_loss(image: Tensor, target: Tensor) -> Tensor:

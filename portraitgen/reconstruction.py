@@ -22,6 +22,7 @@ from .matting import decontaminate
 from .portrait import Portrait
 from .poses import Poses
 from .progress import Progress
+from .rasterization import backend_name
 from .renderer import NeuralRenderer
 from .tracking import Tracking
 
@@ -55,21 +56,21 @@ class ReconstructionConfig:
 PRESETS: dict[str, ReconstructionConfig] = {
     "preview": ReconstructionConfig(
         channels=16,
-        hidden=16,
+        hidden=8,
         texel_pixels=2.0,
         views=8,
         frames=150,
-        fit=FitConfig(steps=600, coarse_steps=80),
-        realign=(0.4,),
+        fit=FitConfig(steps=160, coarse_steps=0, batch=2, perceptual=0.1),
+        realign=(),
     ),
     "standard": ReconstructionConfig(
         channels=24,
-        hidden=24,
+        hidden=16,
         texel_pixels=1.6,
         views=12,
         frames=240,
-        fit=FitConfig(steps=3000, coarse_steps=600, batch=2, perceptual=0.05),
-        realign=(0.2, 0.5),
+        fit=FitConfig(steps=800, coarse_steps=0, batch=2, perceptual=0.2),
+        realign=(0.3,),
     ),
     "high": ReconstructionConfig(
         channels=32,
@@ -77,7 +78,7 @@ PRESETS: dict[str, ReconstructionConfig] = {
         texel_pixels=1.3,
         views=16,
         frames=360,
-        fit=FitConfig(steps=6000, coarse_steps=1000, batch=4, window=320, perceptual=0.05),
+        fit=FitConfig(steps=3000, coarse_steps=0, batch=4, window=320, perceptual=0.2),
         realign=(0.2, 0.5),
     ),
 }
@@ -136,9 +137,10 @@ def reconstruct(
 
     perceptual = PerceptualLoss(device) if config.fit.perceptual else None
     realigned = {round(share * config.fit.steps) for share in config.realign}
+    backend = backend_name(device)
     steps, every = config.fit.steps, max(1, config.fit.steps // _PREVIEWS)
     for step, _ in fit(fitted, data, config.fit, seed, perceptual=perceptual):
-        message = f"Fitting {len(fitted.avatar):,} Gaussians, step {step + 1} of {steps}"
+        message = f"Fitting {len(fitted.avatar):,} Gaussians with {backend}, step {step + 1} of {steps}"
         picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
         yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, message, picture)
         if step + 1 in realigned:

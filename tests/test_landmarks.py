@@ -87,7 +87,10 @@ def test_losses_leave_gaps_and_most_of_a_clip_missing_is_an_error(portrait: np.n
     blank = np.full_like(portrait, 127)
     landmarks = detect_landmarks(iter([portrait, portrait, blank, blank, portrait]), Times(5))
     assert landmarks.found.tolist() == [True, True, False, False, True]
-    with pytest.raises(InputError, match=r"missing from more than half of the frames; the first without it is frame 3 \(0\.20 s\).*trim"):
+    with pytest.raises(
+        InputError,
+        match=r"missing from more than half of the frames; the first without it is frame 3 \(0\.20 s\).*trim",
+    ):
         detect_landmarks(iter([portrait] * 2 + [blank] * 8), Times(10))
 
 

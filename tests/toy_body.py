@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from portraitgen.body import BodyParameters, axis_angle_to_matrix
+from portraitgen.body import BodyParameters, ExpressionPrior, axis_angle_to_matrix
 
 
 class ToyBody:
@@ -17,6 +17,7 @@ class ToyBody:
     joint_names = ("head",)
     expression_names = ("bulge",)
     shape_count = 1
+    expression_prior = ExpressionPrior(torch.tensor([0.35]), acceleration=0.1, low=0.0, high=1.0)
 
     def __init__(self, rings: int = 16, segments: int = 24) -> None:
         v, u = torch.meshgrid(torch.linspace(0.03, 0.97, rings), torch.linspace(0, 1, segments), indexing="ij")
