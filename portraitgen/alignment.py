@@ -59,7 +59,7 @@ class Alignment:
 
     def __init__(self, fitted: Fitted, K: Tensor, size: int, seed: int, config: AlignmentConfig | None = None) -> None:
         self.fitted, self.config = fitted, config or AlignmentConfig()
-        self.size = size // _SHRINK
+        self.whole, self.size = (size, K), size // _SHRINK
         self.K = K.clone()
         self.K[:2] /= _SHRINK
         avatar = fitted.avatar
@@ -86,7 +86,7 @@ class Alignment:
         Returns:
             Motion that was left when the last iteration looked, in pixels of the working image; 0 where nothing could be seen.
         """
-        image, alpha = (torch.nn.functional.avg_pool2d(x[None], _SHRINK)[0] for x in (image * alpha, alpha))
+        image, alpha = _shrunk(image * alpha), _shrunk(alpha)
         target = _gray(image, alpha[0])
         where = torch.tensor([frame], device=self.K.device)
         derivatives, left = self._derivatives(where), 0.0
@@ -109,8 +109,10 @@ class Alignment:
         view = torch.eye(4, device=self.K.device)[None]
         colors = posed.features[:, :3].contiguous()
         gaussians = posed.means, posed.quats, posed.scales, posed.opacities, colors
-        picture, alpha = rasterize(*gaussians, view, self.K[None], self.size, self.size)
-        flow, trust = _flow(_gray(picture[0].permute(2, 0, 1), alpha[0, ..., 0]), target)
+        # Rendered whole and then shrunk, like the target: rendered small, the rasteriser's blur weighs twice, which biases the flow.
+        size, K = self.whole
+        picture, alpha = (x.permute(0, 3, 1, 2) for x in rasterize(*gaussians, view, K[None], size, size))
+        flow, trust = _flow(_gray(_shrunk(picture[0]), _shrunk(alpha[0])[0]), target)
         _, _, depths = rasterize_mesh(mesh.vertices, fitted.body.faces, self.K, self.size, self.size)
         depths = torch.where(depths > 0, depths, torch.inf)[0]
         xy, depth = project(posed.means[0, self.points], self.K)
@@ -200,6 +202,11 @@ def align_frames(
         image, alpha = data.images[position].float() / 255, data.alphas[position].float() / 255
         alignment.align(int(data.frames[position]), image, alpha, iterations)
         yield done
+
+
+def _shrunk(image: Tensor) -> Tensor:
+    """``[C, S, S]`` to ``[C, S / 2, S / 2]``."""
+    return torch.nn.functional.avg_pool2d(image[None], _SHRINK)[0]
 
 
 def _gray(color: Tensor, alpha: Tensor) -> np.ndarray:

@@ -92,11 +92,10 @@ def test_a_frame_in_place_stays_there(truth: tuple[Fitted, TrainingFrames]) -> N
     fitted = Fitted(
         original.body, original.avatar, original.renderer, Poses.start(original.body, toy_parameters(FRAMES))
     )
-    before = quality(fitted, data)
     for _ in align_frames(fitted, data, range(FRAMES), 2, seed=0):
         pass
     assert fitted.poses.nodes.abs().mean() < 2e-4, "a fifth of a pixel, which the blur of half-size pictures costs"
-    assert all(new > old - 3 for new, old in zip(quality(fitted, data), before, strict=True))
+    assert min(quality(fitted, data)) > 27, "from 40 dB and more: the pattern is far finer than a face"
 
 
 @pytest.mark.parametrize("content", ["black", "white", "noise", "nobody"])
