@@ -8,7 +8,9 @@ descent takes dozens; appearance learned on aligned frames is sharp.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -19,7 +21,6 @@ from torch import Tensor
 from .avatar import on_surface, triangle_frames
 from .body import BodyParameters
 from .fitting import Fitted
-from .frames import TrainingFrames
 from .initialization import DEPTH_TOLERANCE, project
 from .mesh import rasterize_mesh
 from .rasterization import rasterize
@@ -194,14 +195,34 @@ class Alignment:
 
 
 def align_frames(
-    fitted: Fitted, data: TrainingFrames, index: Iterable[int], iterations: int, seed: int
+    fitted: Fitted, K: Tensor, pictures: Iterable[tuple[int, Tensor, Tensor]], iterations: int, seed: int
 ) -> Iterator[int]:
-    """Align the frames of ``data`` at the positions ``index``; yields how many are done after each."""
-    alignment = Alignment(fitted, data.K, data.size, seed)
-    for done, position in enumerate(index, 1):
-        image, alpha = data.images[position].float() / 255, data.alphas[position].float() / 255
-        alignment.align(int(data.frames[position]), image, alpha, iterations)
-        yield done
+    """Align frames of the clip with the avatar as it is; yields how many are done after each.
+
+    On a CPU a few frames are worked on at a time, which fills the cores twice as well as one frame's small operations do. Frames do not
+    depend on each other, so the result does not depend on how many.
+
+    Args:
+        fitted: avatar and poses; the poses of these frames change.
+        K: intrinsics of the working image ``[3, 3]``.
+        pictures: index of the frame, straight foreground colour ``[3, S, S]`` and alpha ``[1, S, S]``, uint8 on the device of ``K``.
+            A stream, of which only the frames in work are held.
+        iterations: renders of each frame.
+        seed: of the choice of Gaussians.
+    """
+    workers = torch.get_num_threads() if K.device.type == "cpu" else 1
+    stream, done, alignment = iter(pictures), 0, None
+
+    def work(picture: tuple[int, Tensor, Tensor]) -> None:
+        assert alignment is not None
+        alignment.align(picture[0], picture[1].float() / 255, picture[2].float() / 255, iterations)
+
+    with ThreadPoolExecutor(workers, "align") as pool:
+        while chunk := list(itertools.islice(stream, workers)):
+            alignment = alignment or Alignment(fitted, K, chunk[0][1].shape[-1], seed)
+            for _ in pool.map(work, chunk):
+                done += 1
+                yield done
 
 
 def _shrunk(image: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +60,10 @@ class TrainingFrames:
     def select(self, index: Tensor) -> TrainingFrames:
         """The frames at positions ``index``."""
         return TrainingFrames(self.frames[index], self.images[index], self.alphas[index], self.K, self.heads[index])
+
+    def pictures(self, index: Iterable[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Index in the clip, image and alpha of the frames at positions ``index``, as they are stored."""
+        return ((int(self.frames[i]), self.images[i], self.alphas[i]) for i in index)
 
     def whole(self, index: Tensor, factor: int) -> Batch:
         """Whole frames at positions ``index`` ``[B]``, shrunk by ``factor``."""

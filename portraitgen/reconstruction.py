@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .alignment import Alignment, align_frames
+from .alignment import align_frames
 from .avatar import Avatar, Texels
 from .body import BodyModel, BodyParameters, load_body
 from .fitting import FitConfig, Fitted, fit
@@ -60,8 +60,8 @@ PRESETS: dict[str, ReconstructionConfig] = {
         texel_pixels=2.0,
         views=8,
         frames=150,
-        fit=FitConfig(steps=160, coarse_steps=0, batch=2, perceptual=0.1),
-        realign=(),
+        fit=FitConfig(steps=160, coarse_steps=0, batch=2, perceptual=0.2),
+        realign=(0.5, 1.0),
     ),
     "standard": ReconstructionConfig(
         channels=24,
@@ -69,8 +69,8 @@ PRESETS: dict[str, ReconstructionConfig] = {
         texel_pixels=1.6,
         views=12,
         frames=240,
-        fit=FitConfig(steps=800, coarse_steps=0, batch=2, perceptual=0.2),
-        realign=(0.3,),
+        fit=FitConfig(steps=500, coarse_steps=0, batch=2, perceptual=0.3),
+        realign=(0.3, 0.7, 1.0),
     ),
     "high": ReconstructionConfig(
         channels=32,
@@ -79,7 +79,7 @@ PRESETS: dict[str, ReconstructionConfig] = {
         views=16,
         frames=360,
         fit=FitConfig(steps=3000, coarse_steps=0, batch=4, window=320, perceptual=0.2),
-        realign=(0.2, 0.5),
+        realign=(0.2, 0.5, 1.0),
     ),
 }
 
@@ -126,11 +126,11 @@ def reconstruct(
     chosen = torch.searchsorted(trained, diverse_frames(tracked, trained, config.views).cpu())
     views = data.select(chosen)
     fitted = _start(body, Poses.start(body, tracked), views, config)
-    for _ in align_frames(fitted, data, chosen.tolist(), _ITERATIONS, seed):
+    for _ in align_frames(fitted, data.K, data.pictures(chosen.tolist()), _ITERATIONS, seed):
         pass
     # The views now agree with one another, so that what they build anew has no double edges.
     fitted = _start(body, fitted.poses, views, config)
-    for done in align_frames(fitted, data, range(len(data)), _ITERATIONS, seed):
+    for done in align_frames(fitted, data.K, data.pictures(range(len(data))), _ITERATIONS, seed):
         message = f"Aligning the body with the pictures, frame {done} of {len(data)}"
         yield Progress("reconstruction", 0.05 + 0.15 * done / len(data), message)
     fitted = _start(body, fitted.poses, views, config)
@@ -144,7 +144,7 @@ def reconstruct(
         picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
         yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, message, picture)
         if step + 1 in realigned:
-            for done in align_frames(fitted, data, range(len(data)), 1, seed):
+            for done in align_frames(fitted, data.K, data.pictures(range(len(data))), 1, seed):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, again)
     rest = sorted(set(range(portrait.clip.frame_count)) - set(trained.tolist()))
@@ -167,21 +167,17 @@ def _align_rest(portrait: Portrait, fitted: Fitted, data: TrainingFrames, rest: 
     """Align frames that were not trained on, one by one from the disk; yields how many are done after each."""
     if not rest:
         return
-    fitted.poses.interpolate(data.frames, torch.tensor(rest, device=data.K.device))
+    device = data.K.device
+    fitted.poses.interpolate(data.frames, torch.tensor(rest, device=device))
     usable = load_screening(portrait).usable
-    alignment = Alignment(fitted, data.K, data.size, seed)
-    done = 0
-    for number, (frame, alpha) in enumerate(crops_with_alpha(portrait)):
-        if done == len(rest):
-            break
-        if number != rest[done]:
-            continue
-        done += 1
-        if usable[number]:
-            image = torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1).to(data.K.device).float() / 255
-            matte = torch.from_numpy(alpha.copy())[None].to(data.K.device).float() / 255
-            alignment.align(number, image, matte, _ITERATIONS)
-        yield done
+    wanted = {frame for frame in rest if usable[frame]}
+    pictures = (
+        (number, torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1), torch.from_numpy(alpha.copy())[None])
+        for number, (frame, alpha) in enumerate(crops_with_alpha(portrait))
+        if number in wanted
+    )
+    moved = ((number, image.to(device), alpha.to(device)) for number, image, alpha in pictures)
+    yield from align_frames(fitted, data.K, moved, _ITERATIONS, seed)
 
 
 @torch.no_grad()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
@@ -59,7 +61,7 @@ def test_a_wrong_pose_is_found_again(truth: tuple[Fitted, TrainingFrames]) -> No
     original, data = truth
     fitted = misplaced(original)
     before = quality(fitted, data)
-    assert list(align_frames(fitted, data, range(FRAMES), 3, seed=0)) == [1, 2, 3, 4]
+    assert list(align_frames(fitted, data.K, data.pictures(range(FRAMES)), 3, seed=0)) == [1, 2, 3, 4]
     after = quality(fitted, data)
     assert all(new > old + 6 for new, old in zip(after, before, strict=True)), (before, after)
     errors = [
@@ -69,6 +71,30 @@ def test_a_wrong_pose_is_found_again(truth: tuple[Fitted, TrainingFrames]) -> No
         for poses in (Poses.start(fitted.body, fitted.poses.tracked), fitted.poses)
     ]
     assert errors[1] < errors[0] / 3, "the mesh itself must go back to its place"
+
+
+def test_the_result_does_not_depend_on_the_number_of_threads(truth: tuple[Fitted, TrainingFrames]) -> None:
+    original, data = truth
+    results, before = [], torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            fitted = misplaced(original)
+            for _ in align_frames(fitted, data.K, data.pictures(range(FRAMES)), 2, seed=0):
+                pass
+        finally:
+            torch.set_num_threads(before)
+        results.append(fitted.poses.nodes.clone())
+    torch.testing.assert_close(*results, atol=1e-5, rtol=0)
+
+
+def test_a_stop_ends_the_threads(truth: tuple[Fitted, TrainingFrames]) -> None:
+    original, data = truth
+    steps = align_frames(misplaced(original), data.K, data.pictures([0, 1, 2, 3] * 50), 2, seed=0)
+    next(steps)
+    started = threading.active_count()
+    steps.close()
+    assert threading.active_count() < started
 
 
 def test_nodes_carry_what_no_joint_can(truth: tuple[Fitted, TrainingFrames]) -> None:
@@ -92,7 +118,7 @@ def test_a_frame_in_place_stays_there(truth: tuple[Fitted, TrainingFrames]) -> N
     fitted = Fitted(
         original.body, original.avatar, original.renderer, Poses.start(original.body, toy_parameters(FRAMES))
     )
-    for _ in align_frames(fitted, data, range(FRAMES), 2, seed=0):
+    for _ in align_frames(fitted, data.K, data.pictures(range(FRAMES)), 2, seed=0):
         pass
     assert fitted.poses.nodes.abs().mean() < 2e-4, "a fifth of a pixel, which the blur of half-size pictures costs"
     assert min(quality(fitted, data)) > 27, "from 40 dB and more: the pattern is far finer than a face"
