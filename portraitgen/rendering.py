@@ -15,7 +15,7 @@ from .fitting import Fitted
 from .portrait import Portrait
 
 _BATCH = 4
-ORBIT_YAW, ORBIT_PITCH = 25.0, 8.0
+ORBIT_YAW, ORBIT_PITCH = 35.0, 15.0
 
 
 @dataclass(frozen=True)

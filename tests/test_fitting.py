@@ -9,7 +9,7 @@ from toy_body import ToyBody, toy_intrinsics, toy_parameters
 from portraitgen.avatar import Avatar, sample_texels
 from portraitgen.fitting import FitConfig, Fitted, fit
 from portraitgen.frames import TrainingFrames
-from portraitgen.losses import psnr
+from portraitgen.losses import PerceptualLoss, psnr
 from portraitgen.poses import Poses
 from portraitgen.renderer import NeuralRenderer
 
@@ -65,6 +65,38 @@ def test_a_fit_recovers_the_appearance(truth: tuple[Fitted, TrainingFrames]) -> 
     assert before < 15
     assert quality(fitted, data) > 28
     assert all(torch.isfinite(p).all() for p in fitted.avatar.parameters())
+
+
+def test_without_a_network_the_gaussians_are_plain_colours(truth: tuple[Fitted, TrainingFrames]) -> None:
+    _, data = truth
+    torch.manual_seed(1)
+    fitted = make_fitted()
+    fitted.renderer = NeuralRenderer(8, 0)
+    before = quality(fitted, data)
+    for _ in fit(fitted, data, CONFIG, seed=0):
+        pass
+    assert quality(fitted, data) > before + 8
+    rendering = fitted.render(torch.tensor([0]), data.K[None], SIZE, SIZE)
+    assert torch.equal(rendering.color, rendering.color_features)
+
+
+def test_the_perceptual_term_leaves_colours_alone(truth: tuple[Fitted, TrainingFrames]) -> None:
+    """It sees grey pictures: a hue of equal luminance costs nothing there, whatever network asks."""
+
+    class Spread(PerceptualLoss):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.seen = 0.0
+
+        def forward(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            self.seen = max(self.seen, float((image.amax(1) - image.amin(1)).abs().max().detach()))
+            return (image - target).square().mean()
+
+    spread = Spread()
+    config = FitConfig(steps=4, coarse_steps=0, batch=1, window=32, perceptual=1.0, perceptual_start=0.0)
+    for _ in fit(make_fitted(), truth[1], config, seed=0, perceptual=spread):
+        pass
+    assert spread.seen < 1e-6
 
 
 def test_same_seed_same_result(truth: tuple[Fitted, TrainingFrames]) -> None:
