@@ -92,8 +92,10 @@ def fit(
     seed: int,
     *,
     perceptual: PerceptualLoss | None = None,
-) -> Iterator[tuple[int, float]]:
+) -> Iterator[tuple[int, Tensor]]:
     """Fit the avatar and the renderer to ``data``, the poses as they are; yields (step, loss) after every step.
+
+    Nothing in the loop waits for a GPU but the rasteriser, once a step.
 
     Args:
         fitted: changed in place.
@@ -110,7 +112,7 @@ def fit(
     for step in range(config.steps):
         while len(queue) < config.batch:
             queue.extend(generator.permutation(len(data)).tolist())
-        index = torch.tensor([queue.pop() for _ in range(config.batch)], device=device)
+        index = torch.tensor([queue.pop() for _ in range(config.batch)])
         coarse = step < config.coarse_steps
         batch = data.whole(index, 2) if coarse else data.windows(index, config.window, generator)
         height, width = batch.image.shape[-2:]
@@ -138,7 +140,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * _rate(step, config)
         optimizer.step()
-        yield step, float(loss.detach())
+        yield step, loss.detach()
 
 
 def _rate(step: int, config: FitConfig) -> float:

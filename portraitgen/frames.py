@@ -37,7 +37,7 @@ class TrainingFrames:
         images: straight foreground colour ``[M, 3, S, S]`` uint8.
         alphas: ``[M, 1, S, S]`` uint8.
         K: intrinsics of the working image ``[3, 3]``.
-        heads: centre of the head ``[M, 2]`` in pixels, which windows are drawn towards.
+        heads: centre of the head ``[M, 2]`` in pixels, on the CPU, which windows are drawn towards.
     """
 
     frames: Tensor
@@ -66,7 +66,7 @@ class TrainingFrames:
         return ((int(self.frames[i]), self.images[i], self.alphas[i]) for i in index)
 
     def whole(self, index: Tensor, factor: int) -> Batch:
-        """Whole frames at positions ``index`` ``[B]``, shrunk by ``factor``."""
+        """Whole frames at positions ``index`` ``[B]`` (on the CPU), shrunk by ``factor``."""
         image, alpha = self.images[index].float() / 255, self.alphas[index].float() / 255
         if factor > 1:
             # Average premultiplied, so that the colour behind the edge does not bleed in.
@@ -78,7 +78,7 @@ class TrainingFrames:
         return Batch(self.frames[index], image.clamp(0, 1), alpha, K.expand(len(index), 3, 3))
 
     def windows(self, index: Tensor, side: int, generator: np.random.Generator) -> Batch:
-        """One random window of ``side`` pixels of each frame at ``index``; half of them lie on the head."""
+        """One random window of ``side`` pixels of each frame at ``index`` (on the CPU); half of them lie on the head."""
         side = min(side, self.size)
         span = self.size - side
         corners = []

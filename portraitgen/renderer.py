@@ -49,12 +49,15 @@ class NeuralRenderer(nn.Module):
         """Premultiplied colour ``[B, 3, H, W]`` from features ``[B, D, H, W]`` splatted over zero and alpha ``[B, 1, H, W]``; even H, W."""
         if not self.hidden:
             return features[:, :3]
-        x = F.relu(self.enter(torch.cat([features, alpha], 1)))
-        y = F.relu(self.middle(F.relu(self.down(F.avg_pool2d(x, 2)))))
-        y = F.interpolate(self.up(y), scale_factor=2.0, mode="bilinear", align_corners=False)
-        residual = self.leave(F.relu(self.merge(x + y)))
+        # Tensor cores where there are any; the range of bfloat16 needs no loss scaling. The pass-through stays exact.
+        half = features.is_cuda and torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=half):
+            x = F.relu(self.enter(torch.cat([features, alpha], 1)))
+            y = F.relu(self.middle(F.relu(self.down(F.avg_pool2d(x, 2)))))
+            y = F.interpolate(self.up(y), scale_factor=2.0, mode="bilinear", align_corners=False)
+            residual = self.leave(F.relu(self.merge(x + y)))
         # The residual is confined to the person, so that the background behind never leaks into the picture.
-        return features[:, :3] + residual * alpha
+        return features[:, :3] + residual.float() * alpha
 
 
 @dataclass(frozen=True)
