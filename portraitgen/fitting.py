@@ -18,7 +18,7 @@ from .losses import (
     PerceptualLoss,
     excess_scale_loss,
     gradient_loss,
-    luminance,
+    grey,
     mask_loss,
     reconstruction_loss,
     ssim,
@@ -122,15 +122,15 @@ def fit(
         picture = rendering.over(background)
 
         loss = config.reconstruction * reconstruction_loss(picture, target)
-        gray, gray_target = luminance(picture), luminance(target)
-        loss = loss + config.structure * (1 - ssim(gray, gray_target))
+        grey_picture, grey_target = grey(picture), grey(target)
+        loss = loss + config.structure * (1 - ssim(grey_picture, grey_target))
         loss = loss + config.gradient * gradient_loss(picture, target)
         loss = loss + config.mask * mask_loss(rendering.alpha, batch.alpha)
         stable = rendering.color_features + (1 - rendering.alpha) * background
         loss = loss + config.stable * stable_loss(stable, target)
         if perceptual is not None and config.perceptual and step >= config.perceptual_start * config.steps:
             # Of grey pictures: asked about colour, the network answers with coloured grain where cloth or hair is fine.
-            loss = loss + config.perceptual * perceptual(gray.expand_as(picture), gray_target.expand_as(target))
+            loss = loss + config.perceptual * perceptual(grey_picture.expand_as(picture), grey_target.expand_as(target))
         displacement = fitted.avatar.offsets - fitted.avatar.rest_offsets
         loss = loss + config.offset_weight * displacement.square().mean()
         loss = loss + config.scale_weight * excess_scale_loss(fitted.avatar.scales, limit)

@@ -66,10 +66,9 @@ def _sliding_mean(maps: Tensor, dim: int) -> Tensor:
     return (last - first) / _SSIM_WINDOW
 
 
-def luminance(image: Tensor) -> Tensor:
-    """Grey value ``[B, 1, H, W]`` of pictures ``[B, 3, H, W]`` (Rec. 601 weights)."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=image.device)
-    return (image * weights[:, None, None]).sum(1, keepdim=True)
+def grey(image: Tensor) -> Tensor:
+    """Mean of the channels ``[B, 1, H, W]`` of pictures ``[B, 3, H, W]``; unweighted, so that what a loss asks of it has no hue."""
+    return image.mean(1, keepdim=True)
 
 
 def gradient_loss(image: Tensor, target: Tensor) -> Tensor:
