@@ -23,6 +23,7 @@ from .losses import (
     reconstruction_loss,
     ssim,
     stable_loss,
+    texture_loss,
 )
 from .poses import PosedMesh, Poses
 from .renderer import NeuralRenderer, Rendering, render
@@ -40,6 +41,7 @@ class FitConfig:
         coarse_steps: how many of them, at the start, see whole frames at half size; the others see windows at full size.
         batch: pictures per step.
         window: side of the windows in pixels, a multiple of 8.
+        texture: weight of the amount of detail; the other weights are those of the terms in `losses` of their names.
         perceptual: weight of the perceptual term, from ``perceptual_start`` (a fraction of the steps) on.
     """
 
@@ -57,6 +59,7 @@ class FitConfig:
     reconstruction: float = 1.0
     structure: float = 0.1
     gradient: float = 0.5
+    texture: float = 2.0
     mask: float = 0.3
     stable: float = 0.3
     perceptual: float = 0.0
@@ -125,6 +128,7 @@ def fit(
         grey_picture, grey_target = grey(picture), grey(target)
         loss = loss + config.structure * (1 - ssim(grey_picture, grey_target))
         loss = loss + config.gradient * gradient_loss(picture, target)
+        loss = loss + config.texture * texture_loss(grey_picture, grey_target)
         loss = loss + config.mask * mask_loss(rendering.alpha, batch.alpha)
         stable = rendering.color_features + (1 - rendering.alpha) * background
         loss = loss + config.stable * stable_loss(stable, target)

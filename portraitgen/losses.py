@@ -78,6 +78,22 @@ def gradient_loss(image: Tensor, target: Tensor) -> Tensor:
     return dx.abs().mean() + dy.abs().mean()
 
 
+def texture_loss(image: Tensor, target: Tensor) -> Tensor:
+    """Difference of the mean gradient magnitude in every 7x7 neighbourhood: how much detail there is, wherever it lies.
+
+    Detail that moves by less than the tracking knows is averaged away by every term that compares pixel with pixel; this one asks for as
+    much of it as the clip has.
+
+    Args:
+        image, target: grey pictures ``[B, 1, H, W]``.
+    """
+    both = torch.cat([image, target])
+    dx, dy = both[..., :-1, 1:] - both[..., :-1, :-1], both[..., 1:, :-1] - both[..., :-1, :-1]
+    magnitude = (dx * dx + dy * dy + 1e-6).sqrt()
+    ours, wanted = _sliding_mean(_sliding_mean(magnitude, -1), -2).chunk(2)
+    return (ours - wanted).abs().mean()
+
+
 def excess_scale_loss(scales: Tensor, limit: Tensor) -> Tensor:
     """Mean of what the Gaussian scales ``[N, 3]`` exceed ``limit`` ``[N, 1]`` by; zero, not NaN, when none does."""
     return (scales - limit).clamp_min(0).mean()

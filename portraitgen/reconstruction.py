@@ -69,7 +69,7 @@ PRESETS: dict[str, ReconstructionConfig] = {
         texel_pixels=1.6,
         views=12,
         frames=240,
-        fit=FitConfig(steps=500, coarse_steps=0, batch=2, perceptual=0.3),
+        fit=FitConfig(steps=400, coarse_steps=0, batch=2, texture=6.0, perceptual=0.2),
         realign=(0.3, 0.7, 1.0),
     ),
     "high": ReconstructionConfig(
@@ -78,7 +78,7 @@ PRESETS: dict[str, ReconstructionConfig] = {
         texel_pixels=1.3,
         views=16,
         frames=360,
-        fit=FitConfig(steps=3000, coarse_steps=0, batch=4, window=320, perceptual=0.2),
+        fit=FitConfig(steps=2000, coarse_steps=0, batch=4, window=320, texture=6.0, perceptual=0.2),
         realign=(0.2, 0.5, 1.0),
     ),
 }

@@ -80,3 +80,15 @@ def test_ssim_agrees_with_scikit_image() -> None:
         gaussian_weights=False,
     )
     assert float(losses.ssim(a, b)) == pytest.approx(reference, abs=2e-3)
+
+
+def test_texture_asks_for_as_much_detail_wherever_it_lies() -> None:
+    noise = torch.rand(1, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    shifted = noise.roll((3, 5), (2, 3))
+    blurred = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
+    assert losses.texture_loss(noise, noise) == 0
+    assert losses.texture_loss(shifted, noise) < 0.15 * losses.texture_loss(blurred, noise)
+    flat = torch.full((1, 1, 16, 16), 0.5, requires_grad=True)
+    losses.texture_loss(flat, noise[..., :16, :16]).backward()  # type: ignore[no-untyped-call]
+    assert flat.grad is not None
+    assert torch.isfinite(flat.grad).all(), "a flat picture has no direction to sharpen, but no NaN either"
