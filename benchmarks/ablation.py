@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from _report import ROOT, report
 
+sys.path.insert(0, str(ROOT))
+
 from portraitgen import editing, pipeline, reconstruction
 from portraitgen.editors import Editor, load_editor
 from portraitgen.evaluation import evaluate_reconstruction
@@ -28,7 +30,7 @@ from portraitgen.losses import psnr
 from portraitgen.portrait import Portrait
 from portraitgen.tracking import Tracking
 
-VARIANTS = {"neural texture": {}, "plain colour": {"channels": 3, "hidden": 0}}
+VARIANTS: dict[str, dict[str, int]] = {"neural texture": {}, "plain colour": {"channels": 3, "hidden": 0}}
 
 
 def main() -> None:
