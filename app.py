@@ -23,6 +23,7 @@ import gradio as gr
 
 from portraitgen import weights
 from portraitgen.__main__ import PRESETS, explain_os_error
+from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.kernels import compile_in_background
 from portraitgen.progress import Progress
@@ -206,7 +207,8 @@ def edit_text(
 
     def prepare(own: Session) -> Job:
         job = make_job(clip, preset, max_seconds, own)
-        return make_edit(job, own, text, engine, background or "original", strength=strength, seed=int(seed or 0))
+        request = EditRequest("text", text or "", engine=engine, strength=strength, seed=int(seed or 0))
+        return make_edit(job, own, request, background or "original")
 
     yield from drive(session, prepare)
 

@@ -23,7 +23,7 @@ from _report import ROOT, report
 sys.path.insert(0, str(ROOT))
 
 from portraitgen import editing, pipeline, reconstruction
-from portraitgen.editors import Editor, load_editor
+from portraitgen.editors import Editor, EditRequest, load_editor
 from portraitgen.evaluation import evaluate_reconstruction
 from portraitgen.fitting import Fitted
 from portraitgen.losses import psnr
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--text", default="turn it into an oil painting in the style of Van Gogh")
     parser.add_argument("--key-frames", type=int, default=16)
     options = parser.parse_args()
-    editor = load_editor("builtin", options.text, "cpu")
+    editor = load_editor(EditRequest("text", options.text), "cpu")
     print(f"{editor.name}: {editor.understood}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         base = prepared(options.clip, Path(folder) / "base", options.max_seconds)
@@ -74,7 +74,7 @@ def measure(
     values = evaluate_reconstruction(portrait, device)
     fitted = reconstruction.load_fitted(portrait, device)
     edit = dataclasses.replace(editing.PRESETS["preview"], key_frames=options.key_frames)
-    arguments = (editor, edit, options.text, 1.0, 0)
+    arguments = (editor, edit, 1.0, 0)
     started = time.perf_counter()
     for _ in editing.edit_avatar(portrait, fitted, tracking.K, *arguments):
         pass
@@ -89,22 +89,20 @@ def measure(
         "SSIM": values["held_out"]["ssim"],
         "perceptual": values["held_out"]["perceptual"],
         "sharpness": values["sharpness"],
-        "style, key frames": fidelity(portrait, fitted, tracking.K, editor, options.text, keys),
-        "style, other frames": fidelity(portrait, fitted, tracking.K, editor, options.text, others),
+        "style, key frames": fidelity(portrait, fitted, tracking.K, editor, keys),
+        "style, other frames": fidelity(portrait, fitted, tracking.K, editor, others),
         "reconstruction s": seconds,
         "edit s": edit_seconds,
     }
 
 
 @torch.no_grad()
-def fidelity(
-    portrait: Portrait, fitted: Fitted, K: torch.Tensor, editor: Editor, text: str, frames: torch.Tensor
-) -> float:
+def fidelity(portrait: Portrait, fitted: Fitted, K: torch.Tensor, editor: Editor, frames: torch.Tensor) -> float:
     """Mean PSNR in dB, over white, between the edited avatar and the 2D editor's own picture of each of ``frames`` ``[M]``."""
     found = []
     keys = editing.load_key_frames(portrait, frames)
     for number in range(len(frames)):
-        batch = editing.edit_batch(fitted, keys, slice(number, number + 1), K, text, 1.0, 0)
+        batch = editing.edit_batch(fitted, keys, slice(number, number + 1), K, 1.0, 0)
         wanted = editor.edit(batch) * batch.alpha + 1 - batch.alpha
         size = wanted.shape[-1]
         ours = fitted.render(frames[number : number + 1], K[None], size, size).over(torch.ones(3, 1, 1))

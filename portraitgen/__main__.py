@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 
 from portraitgen import __version__
 
+from .editors import ENGINES, EditRequest
 from .errors import InputError
-from .pipeline import BODIES, ENGINES, PRESETS
+from .pipeline import BODIES, PRESETS
 from .progress import Progress
 from .storage import explain_os_error
 
@@ -27,16 +28,13 @@ RECONSTRUCT_STAGES = ("clip", "tracking", "matting", "reconstruction")
 EDIT_STAGES = ("edit", "fitting", "render")
 JUDGING_STAGES = ("clip", "tracking")  # these find out whether the clip can be used
 
-COMING_NEXT = {
-    "style": "Editing by a style picture comes next; use --text for now.",
-    "garment": "Try-on from a garment picture comes next; use --text for now.",
-    "light": "Relighting by a description comes next; use --text for now.",
-}
-
 EXAMPLES = """examples:
   python -m portraitgen reconstruct clip.mp4 -o portrait
   python -m portraitgen edit portrait -o bronze.mp4 --text "turn her into a bronze statue"
   python -m portraitgen edit clip.mp4 -o red_hair.mp4 --text "give him red hair" --strength 0.8
+  python -m portraitgen edit portrait -o painted.mp4 --style painting.jpg
+  python -m portraitgen edit portrait -o jumper.mp4 --garment jumper.png
+  python -m portraitgen edit portrait -o evening.mp4 --light "warm sunset from the left"
   python -m portraitgen render portrait -o orbit.mp4 --view crop --background white --orbit
   python -m portraitgen evaluate portrait --edited bronze.mp4
   python -m portraitgen weights --fetch instruct-pix2pix"""
@@ -83,8 +81,8 @@ def build_parser() -> Parser:
     raw = argparse.RawDescriptionHelpFormatter
     parser = Parser(
         prog="python -m portraitgen",
-        description="Edit a portrait clip by a sentence: the clip becomes a dynamic 3D Gaussian avatar, the avatar is "
-        "edited, and the clip is rendered again with its sound. Edit only people who agreed.",
+        description="Edit a portrait clip by a sentence, a style picture, a garment or a light: the clip becomes a dynamic "
+        "3D Gaussian avatar, the avatar is edited, and the clip is rendered again with its sound. Edit only people who agreed.",
         epilog=EXAMPLES,
         formatter_class=raw,
     )
@@ -135,12 +133,18 @@ def build_parser() -> Parser:
     verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.mp4", help="edited clip to write")
     wish = verb.add_mutually_exclusive_group(required=True)
     wish.add_argument("--text", metavar="T", help="an instruction, such as 'give him red hair'")
-    wish.add_argument("--style", metavar="IMG", help="a style picture (comes next)")
-    wish.add_argument("--garment", metavar="IMG", help="a garment picture (comes next)")
-    wish.add_argument("--light", metavar="T", help="a description of the light (comes next)")
+    wish.add_argument("--style", metavar="IMG", help="a picture whose colours and brushwork the person takes on")
+    wish.add_argument("--garment", metavar="IMG", help="a photo of a garment to wear, lying flat or worn")
+    wish.add_argument("--light", metavar="T", help="a light, as in 'sunset from the left', or a picture lit that way")
+    choices = sorted({name for names in ENGINES.values() for name in names})
     verb.add_argument(
-        "--engine", choices=ENGINES, metavar="NAME", help=f"{' or '.join(ENGINES)} (default: {ENGINES[0]})"
+        "--engine",
+        choices=["auto", *choices],
+        default="auto",
+        metavar="NAME",
+        help=f"{', '.join(choices)} (%(default)s)",
     )
+    verb.add_argument("--keep-colors", action="store_true", help="with --style: keep the clip's own colours")
     verb.add_argument("--strength", type=number(0, 1), default=1.0, metavar="X", help="0 to 1 (%(default)s)")
     verb.add_argument(
         "--background", default="original", metavar="B", help="original, white, green or #rrggbb (%(default)s)"
@@ -257,13 +261,25 @@ def reconstruct(arguments: argparse.Namespace) -> str | None:
     return json.dumps(pipeline.timings(arguments.output)) if arguments.json else None
 
 
+def wanted_edit(arguments: argparse.Namespace) -> EditRequest:
+    """The edit that the command line asks for."""
+    common = {"engine": arguments.engine, "strength": arguments.strength, "seed": arguments.seed}
+    if arguments.keep_colors and arguments.style is None:
+        raise InputError("--keep-colors belongs to --style. Leave it out, or give a style picture.")
+    if arguments.style is not None:
+        return EditRequest("style", picture=Path(arguments.style), keep_colors=arguments.keep_colors, **common)
+    if arguments.garment is not None:
+        return EditRequest("tryon", picture=Path(arguments.garment), **common)
+    if arguments.light is not None:
+        if Path(arguments.light).is_file():
+            return EditRequest("relight", picture=Path(arguments.light), **common)
+        return EditRequest("relight", text=arguments.light, **common)
+    return EditRequest("text", text=arguments.text, **common)
+
+
 def edit(arguments: argparse.Namespace) -> str | None:
     """Verb ``edit``: portrait folder or clip to edited clip."""
-    for kind in ("style", "garment", "light"):
-        if getattr(arguments, kind) is not None:
-            raise InputError(COMING_NEXT[kind])
-    if not arguments.text.strip():
-        raise InputError("The instruction is empty. Write what to change, such as --text 'give him red hair'.")
+    request = wanted_edit(arguments)
     if not arguments.source.exists():
         raise InputError(f"There is no portrait folder or clip at {arguments.source}. Check the path.")
     from portraitgen import pipeline
@@ -271,12 +287,9 @@ def edit(arguments: argparse.Namespace) -> str | None:
     steps = pipeline.edit(
         arguments.source,
         arguments.output,
-        text=arguments.text,
-        engine=arguments.engine,
-        strength=arguments.strength,
+        request=request,
         preset=arguments.preset,
         background=arguments.background,
-        seed=arguments.seed,
         device=arguments.device,
         save=arguments.save,
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .clip import read_gray
-from .editors import EditBatch, Editor
+from .editors import EditBatch, Editor, EditRequest, load_editor
 from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
 from .initialization import gather_colors, make_views
@@ -20,6 +20,7 @@ from .mattes import crops_with_alpha, usable_frames
 from .matting import decontaminate
 from .mesh import rasterize_mesh, vertex_normals
 from .portrait import Portrait
+from .poses import rest_vertices
 from .progress import Progress
 from .reconstruction import head_centres, preview, to_uint8
 from .regions import soft_regions
@@ -96,10 +97,8 @@ def load_key_frames(portrait: Portrait, frames: Tensor) -> KeyFrames:
 
 
 @torch.no_grad()
-def edit_batch(
-    fitted: Fitted, keys: KeyFrames, index: slice, K: Tensor, instruction: str, strength: float, seed: int
-) -> EditBatch:
-    """What the editor sees of the key frames ``index``: source, current render, matte, regions, normals and UVs."""
+def edit_batch(fitted: Fitted, keys: KeyFrames, index: slice, K: Tensor, strength: float, seed: int) -> EditBatch:
+    """What the editor sees of the key frames ``index``: source, current render, matte, regions, and what the tracked body knows."""
     device = K.device
     frames = keys.frames[index].to(device)
     size = keys.source.shape[1]
@@ -114,16 +113,25 @@ def edit_batch(
     normals = vertex_normals(vertices, fitted.body.faces)
     normals = torch.stack([n[f] for n, f in zip(normals, faces, strict=True)])
     normals = torch.nn.functional.normalize((normals * weights).sum(3), dim=-1) * inside[..., None]
-    uvs = (fitted.body.uvs[fitted.body.face_uvs[triangles.clamp_min(0).long()]] * weights).sum(3)
-    uvs = torch.where(inside[..., None], uvs, torch.nan)
+    numbers = triangles.clamp_min(0).long()
+    corners = {
+        "uv": fitted.body.uvs[fitted.body.face_uvs[numbers]],
+        "positions": torch.stack([v[f] for v, f in zip(vertices, faces, strict=True)]),
+        "rest": rest_vertices(fitted.body, fitted.poses.tracked)[faces],
+    }
+    surface = {
+        name: torch.where(inside[..., None], (values * weights).sum(3), torch.nan).permute(0, 3, 1, 2)
+        for name, values in corners.items()
+    }
+    parts = torch.where(inside, fitted.body.face_labels[numbers].long(), -1)[:, None]
     return EditBatch(
         source=source,
         rendered=rendered,
         alpha=alpha,
         regions=soft_regions(keys.labels[index], keys.alphas[index]),
         normals=normals.permute(0, 3, 1, 2),
-        uv=uvs.permute(0, 3, 1, 2),
-        instruction=instruction,
+        **surface,
+        parts=parts,
         strength=strength,
         seed=seed,
     )
@@ -135,7 +143,6 @@ def edit_avatar(
     K: Tensor,
     editor: Editor,
     config: EditingConfig,
-    instruction: str,
     strength: float,
     seed: int,
 ) -> Iterator[Progress]:
@@ -152,7 +159,7 @@ def edit_avatar(
         for start in range(0, len(chosen), config.batch):
             index = slice(start, min(start + config.batch, len(chosen)))
             # Later passes start from a render that is edited already and need less of a push.
-            batch = edit_batch(fitted, keys, index, K, instruction, strength * (1.0 if number == 0 else 0.6), seed)
+            batch = edit_batch(fitted, keys, index, K, strength * (1.0 if number == 0 else 0.6), seed)
             result = to_uint8(editor.edit(batch))
             edited.extend(result)
             done = (number + index.stop / len(chosen)) / passes
@@ -186,31 +193,21 @@ def _recolor(fitted: Fitted, data: TrainingFrames) -> None:
     fitted.renderer.forget()  # its residual belongs to the old look
 
 
-def background_editor(
-    editor: Editor, instruction: str, strength: float, seed: int
-) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The editor's effect on a background without a person, ``[H, W, 3]`` uint8 to the same; None if it leaves backgrounds alone."""
-    if not editor.edits_background:
+def background_editors(requests: list[EditRequest], device: torch.device) -> Callable[[np.ndarray], np.ndarray] | None:
+    """What the edits ``requests``, one after the other, do to a background without a person: ``[H, W, 3]`` uint8 to the same.
+
+    None if they all leave backgrounds alone.
+    """
+    chain = [(load_editor(request, str(device)), request) for request in requests]
+    chain = [(editor, request) for editor, request in chain if editor.edits_background]
+    if not chain:
         return None
 
     @torch.no_grad()
     def edit(picture: np.ndarray) -> np.ndarray:
-        source = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
-        nobody = torch.zeros_like(source[:, :1])
-        return to_uint8(
-            editor.edit(
-                EditBatch(
-                    source=source,
-                    rendered=source,
-                    alpha=nobody,
-                    regions={"background": 1 - nobody},
-                    normals=torch.zeros_like(source),
-                    uv=torch.full_like(source[:, :2], torch.nan),
-                    instruction=instruction,
-                    strength=strength,
-                    seed=seed,
-                )
-            )
-        )[0]
+        for editor, request in chain:
+            source = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None].float() / 255
+            picture = to_uint8(editor.edit(EditBatch.of_background(source, request.strength, request.seed)))[0]
+        return picture
 
     return edit

@@ -22,12 +22,12 @@ from .storage import check_output, check_writable, explain_os_error
 if TYPE_CHECKING:
     import torch
 
+    from .editors import EditRequest
     from .portrait import Portrait, Settings
 
 PRESETS = ("preview", "standard", "high")
 BODIES = ("anny", "smplx")
 VIEWS = ("frame", "crop")
-ENGINES = ("builtin", "instruct-pix2pix")
 
 
 def reconstruct(
@@ -109,53 +109,46 @@ def edit(
     source: Path,
     output: Path,
     *,
-    text: str,
-    engine: str | None = None,
-    strength: float = 1.0,
+    request: EditRequest,
     preset: str = "preview",
     background: str = "original",
-    seed: int = 0,
     device: str = "auto",
     save: Path | None = None,
 ) -> Iterator[Progress]:
-    """Edit a portrait by a sentence and write the whole clip, edited, with its sound.
+    """Edit a portrait and write the whole clip, edited, with its sound.
 
     Args:
         source: a portrait folder, or a clip, which is then reconstructed in a temporary folder first.
         output: the mp4 to write.
-        text: the instruction.
-        engine: one of `ENGINES`; the built-in looks if None.
-        strength: how much of the edit, in [0, 1].
+        request: what to do to it.
         preset: one of `PRESETS`.
         background: "original", "white", "green", "#rrggbb" or a picture's path.
-        seed: of everything random.
         device: "auto", "cpu" or "cuda".
         save: folder for the edited portrait, to render or to edit again.
     """
     _check_choice("preset", preset, PRESETS)
-    if not 0 <= strength <= 1:
-        raise InputError(f"The strength is {strength:g}, it must lie between 0 and 1.")
     check_output(output)
     if save is not None:
         check_writable(save)
         if save.exists() and any(save.iterdir()):
             raise InputError(f"{save} is not empty. Choose a new folder for the edited portrait.")
     from .compositing import parse_background
-    from .editors import load_editor
+    from .editors import choose_engine, load_editor
 
     parse_background(background)
     where = resolve_device(device)
-    editor = load_editor(engine or ENGINES[0], text, str(where))
+    request = choose_engine(request, str(where))
+    editor = load_editor(request, str(where))
     if source.is_file():
         with tempfile.TemporaryDirectory(prefix="portraitgen-") as folder:
             portrait_folder = Path(folder) / "portrait"
-            yield from reconstruct(source, portrait_folder, preset=preset, device=device, seed=seed)
-            options = {"text": text, "engine": engine, "strength": strength, "preset": preset, "background": background}
-            yield from edit(portrait_folder, output, seed=seed, device=device, save=save, **options)  # type: ignore[arg-type]
+            yield from reconstruct(source, portrait_folder, preset=preset, device=device, seed=request.seed)
+            options: dict[str, Any] = {"preset": preset, "background": background, "device": device, "save": save}
+            yield from edit(portrait_folder, output, request=request, **options)
         return
     from .compositing import write_result
     from .editing import PRESETS as CONFIGS
-    from .editing import background_editor, edit_avatar
+    from .editing import background_editors, edit_avatar
     from .portrait import Portrait
     from .reconstruction import load_fitted, save_fitted
 
@@ -165,21 +158,14 @@ def edit(
     fitted = load_fitted(portrait, where)
     tracking = _load_tracking(portrait)
     K = tracking.K.to(where)
-    yield from edit_avatar(portrait, fitted, K, editor, CONFIGS[preset], text, strength, seed)
+    yield from edit_avatar(portrait, fitted, K, editor, CONFIGS[preset], request.strength, request.seed)
     fitting_seconds = time.perf_counter() - started
     if save is not None:
         copy = portrait.copy_to(save, without=("avatar.safetensors",))
         save_fitted(copy, fitted)
-        copy.edit = {
-            "instruction": text,
-            "engine": engine or ENGINES[0],
-            "strength": strength,
-            "seed": seed,
-            "preset": preset,
-        }
-        copy.save()
+        copy.record_edit(request)
     rendering_started = time.perf_counter()
-    edit_background = background_editor(editor, text, strength, seed)
+    edit_background = background_editors([*portrait.edit_requests(), request], where)
     yield from write_result(
         portrait, fitted, K, output, view="frame", background=background, edit_background=edit_background
     )
@@ -219,8 +205,7 @@ def render(
         )
     check_output(output)
     from .compositing import parse_background, write_result
-    from .editing import background_editor
-    from .editors import load_editor
+    from .editing import background_editors
     from .portrait import Portrait
     from .reconstruction import load_fitted
     from .rendering import head_pivot, orbit_angles, orbit_viewmats
@@ -236,11 +221,7 @@ def render(
         count = portrait.clip.frame_count
         swing = orbit_angles(count) if orbit else (np.zeros(count), np.zeros(count))
         viewmats = orbit_viewmats(head_pivot(fitted), swing[0] + yaw, swing[1] + pitch)
-    edit_background = None
-    if portrait.edit is not None:
-        made = portrait.edit
-        editor = load_editor(made["engine"], made["instruction"], str(where))
-        edit_background = background_editor(editor, made["instruction"], made["strength"], made["seed"])
+    edit_background = background_editors(portrait.edit_requests(), where)
     K = _load_tracking(portrait).K.to(where)
     yield from write_result(
         portrait,

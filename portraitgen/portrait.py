@@ -13,7 +13,7 @@ import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -21,6 +21,9 @@ from .clip import ClipInfo
 from .crop import Crop
 from .errors import InputError
 from .storage import replacing
+
+if TYPE_CHECKING:
+    from .editors import EditRequest
 
 FORMAT_VERSION = 1
 STAGES = ("clip", "tracking", "matting", "reconstruction")
@@ -54,6 +57,7 @@ class Portrait:
 
     Attributes:
         stages: seconds that each finished stage took.
+        edits: what was done to the avatar, one after the other; see `record_edit`.
         notes: sentences about frames that could not be treated like the others.
     """
 
@@ -63,7 +67,7 @@ class Portrait:
     clip: ClipInfo
     crop: Crop
     stages: dict[str, float] = field(default_factory=dict)
-    edit: dict[str, Any] | None = None
+    edits: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -87,7 +91,7 @@ class Portrait:
             clip=ClipInfo.from_json(facts["clip"]),
             crop=Crop.from_json(facts["crop"]),
             stages=facts["stages"],
-            edit=facts.get("edit"),
+            edits=facts.get("edits", []),
             notes=facts.get("notes", []),
         )
 
@@ -105,7 +109,7 @@ class Portrait:
             "clip": self.clip.to_json(),
             "crop": self.crop.to_json(),
             "stages": self.stages,
-            "edit": self.edit,
+            "edits": self.edits,
             "notes": self.notes,
         }
         with replacing(self.directory / _FACTS) as temporary:
@@ -115,6 +119,24 @@ class Portrait:
         """Enter a stage as finished; its files must be in place."""
         self.stages[stage] = round(seconds, 3)
         self.save()
+
+    def record_edit(self, request: EditRequest) -> None:
+        """Enter an edit as done; its picture, if any, is kept in the folder."""
+        facts = asdict(request)
+        if request.picture is not None:
+            facts["picture"] = f"edit-{len(self.edits) + 1}{request.picture.suffix.lower()}"
+            shutil.copyfile(request.picture, self.path(facts["picture"]))
+        self.edits.append(facts)
+        self.save()
+
+    def edit_requests(self) -> list[EditRequest]:
+        """What was done to the avatar, one after the other."""
+        from .editors import EditRequest
+
+        return [
+            EditRequest(**{**facts, "picture": facts["picture"] and self.path(facts["picture"])})
+            for facts in self.edits
+        ]
 
     def require(self, stage: str) -> None:
         """Raise InputError unless ``stage`` is finished."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .__main__ import EDIT_STAGES, RECONSTRUCT_STAGES
+from .editors import EditRequest, load_editor
 from .errors import InputError
 
 ROOT = Path(tempfile.gettempdir()) / "portraitgen-sessions"
@@ -91,25 +92,23 @@ def make_job(clip: str | None, preset: str, max_seconds: float, session: Session
     return Job(Path(clip), portrait, preset, float(max_seconds))
 
 
-def make_edit(job: Job, session: Session, text: str, engine: str, background: str, **options: Any) -> Job:
+def make_edit(job: Job, session: Session, request: EditRequest, background: str) -> Job:
     """Turn a reconstruction into an edit; an instruction that cannot be carried out is answered before any work."""
-    text = text.strip()
-    if not text:
+    request = replace(request, text=request.text.strip())
+    if request.kind == "text" and not request.text:
         raise InputError("The instruction is empty. Say what to change, or pick one of the examples.")
-    if len(text) > TEXT_LIMIT:
+    if len(request.text) > TEXT_LIMIT:
         raise InputError(f"The instruction is longer than {TEXT_LIMIT} letters. Say it in fewer words.")
     if not re.fullmatch(r"original|white|green|#[0-9a-fA-F]{6}", background):
         raise InputError("The background is none of original, white, green or a colour such as #203040.")
     notice = ""
-    if engine == "builtin":
-        from .editors.text import parse
-
-        notice = f"Understood: {parse(text).understood}"
+    if request.engine == "builtin":
+        notice = f"Understood: {load_editor(request, 'cpu').understood}"
     folder = Path(session.folder)
     for old in (*folder.glob("edited-*"), *folder.glob("turned-*")):  # the page has its own copies of earlier results
         shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     name = f"edited-{time.time_ns():x}"
-    options |= {"text": text, "engine": engine, "background": background, "save": folder / name}
+    options = {"request": request, "background": background, "save": folder / name}
     return replace(job, verb="edit", output=folder / f"{name}.mp4", options=options, notice=notice)
 
 

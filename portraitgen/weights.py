@@ -92,6 +92,12 @@ TABLE = (
     ),
 )
 
+# What each engine of `portraitgen.editors` needs from the table.
+ENGINE_WEIGHTS: dict[str, tuple[str, ...]] = {
+    "builtin": (),
+    "instruct-pix2pix": ("instruct-pix2pix",),
+}
+
 
 @dataclass(frozen=True)
 class Status:
@@ -108,6 +114,11 @@ def find(name: str) -> Entry:
             return entry
     known = ", ".join(entry.name for entry in TABLE)
     raise InputError(f"There are no weights named {name}. Choose from: {known}.")
+
+
+def ready(engine: str) -> bool:
+    """Whether all weights that an engine of the editors needs are here."""
+    return all(path(name) is not None for name in ENGINE_WEIGHTS[engine])
 
 
 def path(name: str) -> Path | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from portraitgen import weights
 from portraitgen.editors import EditBatch
 from portraitgen.editors.latent_diffusion import InstructPix2Pix, denoise, load_parts, timesteps_from
+from portraitgen.editors.surface import one_frame
 from portraitgen.errors import InputError
 
 ALPHAS = torch.linspace(0.999, 0.005, 1000).tolist()
@@ -107,15 +108,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def editor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InstructPix2Pix]:
     monkeypatch.setattr(weights, "path", lambda name: folder)
-    yield InstructPix2Pix("cpu", size=64, steps=3, chunk=2)
+    yield InstructPix2Pix("make hair red", "cpu", size=64, steps=3, chunk=2)
     load_parts.cache_clear()
 
 
 def batch(count: int = 3, side: int = 64, **changes: object) -> EditBatch:
     generator = torch.Generator().manual_seed(1)
     pictures = torch.rand((2, count, 3, side, side), generator=generator)
-    empty = torch.zeros((count, 3, side, side))
-    made = EditBatch(pictures[0], pictures[1], empty[:, :1], {}, empty, empty[:, :2], "make hair red", seed=5)
+    made = replace(EditBatch.of_background(pictures[0], seed=5), rendered=pictures[1])
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -186,7 +186,7 @@ def test_the_seed_decides(editor: InstructPix2Pix) -> None:
 
 def test_a_frame_does_not_depend_on_its_neighbours(editor: InstructPix2Pix) -> None:
     whole = batch()
-    alone = replace(whole, source=whole.source[1:2], rendered=whole.rendered[1:2])
+    alone = one_frame(whole, 1)
     assert torch.allclose(editor.edit(whole)[1:2], editor.edit(alone), atol=1e-4)
 
 
@@ -194,7 +194,6 @@ def test_everything_it_is_given_matters(editor: InstructPix2Pix) -> None:
     plain = batch()
     before = editor.edit(plain)
     changed = (
-        {"instruction": "a bronze bust"},
         {"source": plain.source.flip(-1)},
         {"rendered": plain.rendered.flip(-1)},
         {"strength": 0.5},
@@ -202,10 +201,13 @@ def test_everything_it_is_given_matters(editor: InstructPix2Pix) -> None:
     for change in changed:
         assert (editor.edit(replace(plain, **change)) - before).abs().max() > 1e-4, change
     assert torch.equal(editor.edit(replace(plain, strength=0.0)), plain.source)
+    other = InstructPix2Pix("a bronze bust", "cpu", size=64, steps=3, chunk=2)
+    assert (other.edit(plain) - before).abs().max() > 1e-4
 
 
 def test_long_instructions_are_cut_not_refused(editor: InstructPix2Pix) -> None:
-    assert editor.edit(batch(1, instruction="red hair and " * 60)).isfinite().all()
+    long = InstructPix2Pix("red hair and " * 60, "cpu", size=64, steps=3, chunk=2)
+    assert long.edit(batch(1)).isfinite().all()
 
 
 def test_old_key_names_are_read(folder: Path, editor: InstructPix2Pix) -> None:
@@ -225,7 +227,7 @@ def test_old_key_names_are_read(folder: Path, editor: InstructPix2Pix) -> None:
 def test_missing_weights_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "path", lambda name: None)
     with pytest.raises(InputError, match="weights --fetch instruct-pix2pix"):
-        InstructPix2Pix("cpu")
+        InstructPix2Pix("red hair", "cpu")
 
 
 def test_full_size_shapes_on_the_meta_device() -> None:
@@ -252,6 +254,6 @@ def test_full_size_shapes_on_the_meta_device() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_half_precision_on_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "path", lambda name: folder)
-    editor = InstructPix2Pix("cuda", size=64, steps=3)
+    editor = InstructPix2Pix("make hair red", "cuda", size=64, steps=3)
     assert editor.parts.dtype == torch.float16
     assert editor.edit(batch()).isfinite().all()

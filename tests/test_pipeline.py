@@ -18,6 +18,7 @@ import pytest
 
 from portraitgen import editing, pipeline, reconstruction
 from portraitgen.clip import ClipInfo, probe, read_frames, write_video
+from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.portrait import Portrait
 from portraitgen.progress import Progress
@@ -102,7 +103,9 @@ def test_the_crop_over_white_matches_the_stored_frames(finished: tuple[Path, lis
 def test_an_edit_keeps_count_rate_size_and_sound(finished: tuple[Path, list[Progress]], tmp_path: Path) -> None:
     output, saved = tmp_path / "edited.mp4", tmp_path / "saved"
     before = (finished[0] / "avatar.safetensors").read_bytes()
-    steps = list(pipeline.edit(finished[0], output, text="turn her into a bronze statue", save=saved))
+    steps = list(
+        pipeline.edit(finished[0], output, request=EditRequest("text", "turn her into a bronze statue"), save=saved)
+    )
     assert list(dict.fromkeys(step.stage for step in steps)) == ["edit", "fitting", "render"]
     source, info = probe(CLIP, max_seconds=SECONDS), probe(output)
     assert (info.width, info.height, info.frame_count) == (source.width, source.height, source.frame_count)
@@ -241,7 +244,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(
         if not output:
             target.mkdir()
         with pytest.raises(InputError, match=words):
-            next(pipeline.edit(finished[0], target, text="bronze"))
+            next(pipeline.edit(finished[0], target, request=EditRequest("text", "bronze")))
         with pytest.raises(InputError, match=words):
             next(pipeline.render(finished[0], target))
 
@@ -259,7 +262,7 @@ def test_an_instruction_that_cannot_be_done_is_answered_and_writes_nothing(
     finished: tuple[Path, list[Progress]], tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="instruct-pix2pix"):
-        list(pipeline.edit(finished[0], tmp_path / "x.mp4", text="make her twenty years older"))
+        list(pipeline.edit(finished[0], tmp_path / "x.mp4", request=EditRequest("text", "make her twenty years older")))
     assert not list(tmp_path.iterdir())
 
 

@@ -9,6 +9,7 @@ import torch
 
 from portraitgen.clip import ClipInfo
 from portraitgen.crop import Crop
+from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.portrait import Portrait, Settings
 
@@ -22,11 +23,21 @@ def portrait(tmp_path: Path) -> Portrait:
     return Portrait(folder, settings, "source.mp4", info, Crop(1, 2, 40, 256))
 
 
-def test_facts_survive_the_disk(portrait: Portrait) -> None:
+def test_facts_survive_the_disk(portrait: Portrait, tmp_path: Path) -> None:
     portrait.finish("clip", 1.25)
-    portrait.edit, portrait.notes = {"instruction": "bronze"}, ["3 frames are blurred."]
-    portrait.save()
+    portrait.notes = ["3 frames are blurred."]
+    picture = tmp_path / "starry night.PNG"
+    picture.write_bytes(b"a picture")
+    bronze = EditRequest("text", "bronze", engine="builtin", strength=0.5, seed=3)
+    portrait.record_edit(bronze)
+    portrait.record_edit(EditRequest("style", picture=picture, keep_colors=True))
+    picture.unlink()
     again = Portrait.load(portrait.directory)
+    first, second = again.edit_requests()
+    assert first == bronze
+    assert second.keep_colors
+    assert second.picture is not None
+    assert second.picture.read_bytes() == b"a picture"
     assert again == portrait
     assert again.stages == {"clip": 1.25}
 

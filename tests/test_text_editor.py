@@ -17,7 +17,7 @@ from portraitgen.errors import InputError
 SIZE = 160
 
 
-def portrait(shift: tuple[int, int] = (0, 0), instruction: str = "", strength: float = 1.0) -> EditBatch:
+def portrait(shift: tuple[int, int] = (0, 0), strength: float = 1.0) -> EditBatch:
     """A drawn head and shoulders with exact masks, normals and UVs, moved by ``shift`` pixels against a background that stays."""
     y, x = torch.meshgrid(torch.arange(SIZE) + 0.5 - shift[1], torch.arange(SIZE) + 0.5 - shift[0], indexing="ij")
     x, y = (x - SIZE / 2) / SIZE, (y - SIZE / 2) / SIZE
@@ -48,11 +48,15 @@ def portrait(shift: tuple[int, int] = (0, 0), instruction: str = "", strength: f
     uv = torch.where(head.bool(), torch.stack([0.5 + 0.5 * x, 0.5 + 0.5 * y]), torch.nan)
     soft = {name: mask[None, None] for name, mask in regions.items()} | {"background": 1 - alpha[None, None]}
     source = picture.clamp(0, 1)[None]
-    return EditBatch(source, source, alpha[None, None], soft, normals[None], uv[None], instruction, strength)
+    nowhere = torch.full_like(source, torch.nan)
+    parts = torch.full((1, 1, SIZE, SIZE), -1)
+    return EditBatch(
+        source, source, alpha[None, None], soft, normals[None], uv[None], nowhere, nowhere, parts, strength
+    )
 
 
 def edit(instruction: str, shift: tuple[int, int] = (0, 0), strength: float = 1.0) -> Tensor:
-    return BuiltinLooks(instruction).edit(portrait(shift, instruction, strength))
+    return BuiltinLooks(instruction).edit(portrait(shift, strength))
 
 
 def change(edited: Tensor, mask: Tensor) -> float:
@@ -163,7 +167,6 @@ def test_two_colours_and_rainbow_vary_over_the_hair() -> None:
 
 def test_empty_picture_without_a_person() -> None:
     """The clean plate goes through the same editor: no person, no mesh, no regions."""
-    empty = torch.zeros(1, 1, 96, 128)
     picture = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(1))
     for instruction in (
         "pencil sketch",
@@ -176,10 +179,7 @@ def test_empty_picture_without_a_person() -> None:
         "clown",
         "neon",
     ):
-        batch = EditBatch(
-            picture, picture, empty, {}, torch.zeros(1, 3, 96, 128), torch.full((1, 2, 96, 128), torch.nan), instruction
-        )
-        edited = BuiltinLooks(instruction).edit(batch)
+        edited = BuiltinLooks(instruction).edit(EditBatch.of_background(picture))
         assert torch.isfinite(edited).all()
         assert torch.equal(edited, picture) == (instruction in ("bronze statue", "clown"))
 
@@ -187,15 +187,15 @@ def test_empty_picture_without_a_person() -> None:
 def test_frames_of_a_batch_do_not_touch_each_other() -> None:
     single = portrait()
     other = portrait((8, 4))
-    both = EditBatch(
-        *(torch.cat([getattr(single, name), getattr(other, name)]) for name in ("source", "rendered", "alpha")),
-        {name: torch.cat([single.regions[name], other.regions[name]]) for name in single.regions},
-        torch.cat([single.normals, other.normals]),
-        torch.cat([single.uv, other.uv]),
-        "",
-    )
+    layers = {
+        name: torch.cat([value, getattr(other, name)])
+        for name, value in vars(single).items()
+        if isinstance(value, Tensor)
+    }
+    regions = {name: torch.cat([mask, other.regions[name]]) for name, mask in single.regions.items()}
+    both = dataclasses.replace(single, regions=regions, **layers)
     for instruction in ("bronze statue", "comic", "zombie", "film", "van gogh"):
-        together = BuiltinLooks(instruction).edit(dataclasses.replace(both, instruction=instruction))
+        together = BuiltinLooks(instruction).edit(both)
         assert torch.allclose(together[:1], edit(instruction), atol=1e-4)
 
 
@@ -223,7 +223,7 @@ def test_errors() -> None:
             edit(instruction)
     with pytest.raises(CannotEdit):
         edit("add glasses")
-    batch = portrait(instruction="blue hair")
+    batch = portrait()
     bald = dataclasses.replace(batch, regions={name: mask for name, mask in batch.regions.items() if name != "hair"})
     with pytest.raises(CannotEdit, match="shows no hair"):
         BuiltinLooks("blue hair").edit(bald)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ..errors import InputError
@@ -11,19 +12,50 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+ENGINES: dict[str, tuple[str, ...]] = {
+    "text": ("builtin", "instruct-pix2pix"),
+}
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """What a person asked for, in plain values.
+
+    Attributes:
+        kind: one of `ENGINES`.
+        text: the instruction, or the description of the light.
+        picture: the style picture or the garment photo; for relighting, a picture whose light is wanted.
+        engine: one of the kind's `ENGINES`, or "auto".
+        strength: how strong the edit is, in [0, 1]; 0 gives the clip back.
+        seed: of everything random.
+        keep_colors: of a style picture, take the brushwork and leave the clip's colours.
+    """
+
+    kind: str
+    text: str = ""
+    picture: Path | None = None
+    engine: str = "auto"
+    strength: float = 1.0
+    seed: int = 0
+    keep_colors: bool = False
+
+
 @dataclass(frozen=True)
 class EditBatch:
     """Frames to edit and all that is known about them.
 
     Attributes:
-        source: [B, 3, H, W] the clip's own frames, RGB in [0, 1].
+        source: [B, 3, H, W] the frames before this edit, RGB in [0, 1].
         rendered: [B, 3, H, W] the same frames as the avatar renders them now.
         alpha: [B, 1, H, W] the person, straight alpha in [0, 1].
-        regions: soft masks [B, 1, H, W] in [0, 1] by name (background, skin, hair, lips, eyes, brows, teeth, clothes);
+        regions: soft masks [B, 1, H, W] in [0, 1] by name (background, skin, hair, lips, eyes, brows, teeth, clothes, mouth);
             a missing name means that the region is not in the picture.
         normals: [B, 3, H, W] unit, camera space (x right, y down, z forward; facing the camera is z = -1), zeros outside the mesh.
         uv: [B, 2, H, W] texture coordinates in [0, 1], NaN outside the mesh.
-        instruction: what the person asked for.
+        positions: [B, 3, H, W] the tracked body's surface under each pixel in camera space, metres, NaN outside the mesh.
+        rest: [B, 3, H, W] the same point of the surface on the person standing upright and neutral, metres (x to the right of the
+            picture, y down, facing -z), NaN outside the mesh. Equal in all frames for the same place on the body.
+        parts: [B, 1, H, W] long, part of the body under each pixel, an index into `portraitgen.body.LABELS`, -1 outside the mesh.
         strength: how strong the edit is, in [0, 1]; 0 returns the source.
         seed: for editors that draw random numbers.
     """
@@ -34,23 +66,47 @@ class EditBatch:
     regions: dict[str, Tensor]
     normals: Tensor
     uv: Tensor
-    instruction: str
+    positions: Tensor
+    rest: Tensor
+    parts: Tensor
     strength: float = 1.0
     seed: int = 0
 
+    @classmethod
+    def of_background(cls, source: Tensor, strength: float = 1.0, seed: int = 0) -> EditBatch:
+        """Pictures ``[B, 3, H, W]`` in which there is nobody."""
+        import torch
+
+        nobody, nowhere = torch.zeros_like(source[:, :1]), torch.full_like(source, torch.nan)
+        return cls(
+            source=source,
+            rendered=source,
+            alpha=nobody,
+            regions={"background": 1 - nobody},
+            normals=torch.zeros_like(source),
+            uv=nowhere[:, :2],
+            positions=nowhere,
+            rest=nowhere,
+            parts=torch.full_like(nobody, -1, dtype=torch.long),
+            strength=strength,
+            seed=seed,
+        )
+
 
 class Editor(Protocol):
-    """A structure-preserving 2D editor.
+    """A structure-preserving 2D editor, made for one request.
 
     Attributes:
         name: shown to the person.
         reads_render: whether an edit starts from the current render, so that editing again brings it forward.
+        face_aware: whether it sees more in a picture of the head alone, so that the head is edited once more at full resolution.
         edits_background: whether the background changes too; otherwise the clip's own stays.
-        understood: what it took the instruction to mean, shown to the person.
+        understood: what it took the request to mean, shown to the person.
     """
 
     name: str
     reads_render: bool
+    face_aware: bool
     edits_background: bool
     understood: str
 
@@ -59,17 +115,45 @@ class Editor(Protocol):
         ...
 
 
-def load_editor(engine: str, instruction: str, device: str) -> Editor:
-    """The text editor called ``engine`` ("builtin" or "instruct-pix2pix"), ready for ``instruction``.
+def choose_engine(request: EditRequest, device: str) -> EditRequest:
+    """The request with its engine settled: of "auto", the one from the Hub where its weights and a GPU are, or else the built-in one.
 
-    Raises InputError if there is no such engine, if its weights are missing, or if it cannot do what the instruction asks.
+    Raises InputError for a kind, an engine or a strength that does not exist, and for a request without its text or picture.
     """
-    if engine == "builtin":
-        from .text import BuiltinLooks
+    if request.kind not in ENGINES:
+        raise InputError(f"There is no edit called {request.kind!r}. Choose one of: {', '.join(ENGINES)}.")
+    if request.engine not in ("auto", *ENGINES[request.kind]):
+        known = ", ".join(ENGINES[request.kind])
+        raise InputError(f"There is no engine called {request.engine!r} for this edit. Choose one of: {known}.")
+    if not 0 <= request.strength <= 1:
+        raise InputError(f"The strength is {request.strength:g}, it must lie between 0 and 1.")
+    if request.kind == "text" and not request.text.strip():
+        raise InputError("The instruction is empty. Write what to change, such as 'give him red hair'.")
+    if request.kind == "relight" and not request.text.strip() and request.picture is None:
+        raise InputError("The light is not described. Write it, as in 'sunset from the left', or give a picture.")
+    if request.kind in ("style", "tryon") and request.picture is None:
+        raise InputError(f"There is no {'style picture' if request.kind == 'style' else 'garment photo'}. Give one.")
+    if request.picture is not None and not request.picture.is_file():
+        raise InputError(f"There is no picture at {request.picture}. Check the path.")
+    if request.engine != "auto":
+        return request
+    from .. import weights
 
-        return BuiltinLooks(instruction)
-    if engine == "instruct-pix2pix":
+    name = ENGINES[request.kind][1]
+    here = device.startswith("cuda") and weights.ready(name)
+    return replace(request, engine=name if here else "builtin")
+
+
+def load_editor(request: EditRequest, device: str) -> Editor:
+    """The editor for ``request``, ready to edit on ``device``.
+
+    Raises InputError as `choose_engine` does, if the engine's weights are missing, or if it cannot do what the request asks.
+    """
+    request = choose_engine(request, device)
+    if request.engine == "instruct-pix2pix":
         from .latent_diffusion import InstructPix2Pix
 
-        return InstructPix2Pix(device)
-    raise InputError(f"There is no engine called {engine!r}. Choose one of: builtin, instruct-pix2pix.")
+        return InstructPix2Pix(request.text, device)
+    from .text import BuiltinLooks
+
+    return BuiltinLooks(request.text)

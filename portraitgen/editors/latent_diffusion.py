@@ -138,6 +138,7 @@ class InstructPix2Pix:
     """Edits frames by a free-form instruction: starts from the noised render, keeps to the source frame.
 
     Args:
+        instruction: what to change.
         device: "cpu" or "cuda".
         size: side in pixels at which it edits; the model was trained near 512 and gets worse away from it.
         steps: UNet steps per edit.
@@ -149,11 +150,12 @@ class InstructPix2Pix:
 
     name = "InstructPix2Pix"
     reads_render = True
+    face_aware = True
     edits_background = False
     understood = "the instruction as it is"
     image_guidance = 2.0
 
-    def __init__(self, device: str, *, size: int = 512, steps: int = 10, chunk: int = 4) -> None:
+    def __init__(self, instruction: str, device: str, *, size: int = 512, steps: int = 10, chunk: int = 4) -> None:
         folder = weights.path("instruct-pix2pix")
         if folder is None:
             raise InputError(
@@ -161,6 +163,7 @@ class InstructPix2Pix:
                 "--fetch instruct-pix2pix, or use the engine builtin."
             )
         self.parts = load_parts(folder, device)
+        self.contexts = self.parts.embed([instruction, "", ""])
         self.size, self.steps, self.chunk = size, steps, chunk
 
     @torch.no_grad()
@@ -172,12 +175,11 @@ class InstructPix2Pix:
         """
         if batch.strength == 0:
             return batch.source
-        contexts = self.parts.embed([batch.instruction, "", ""])
         pairs = zip(batch.source.split(self.chunk), batch.rendered.split(self.chunk), strict=True)
-        edited = [self._edit_chunk(source, rendered, contexts, batch) for source, rendered in pairs]
+        edited = [self._edit_chunk(source, rendered, batch) for source, rendered in pairs]
         return torch.cat(edited)
 
-    def _edit_chunk(self, source: Tensor, rendered: Tensor, contexts: Tensor, batch: EditBatch) -> Tensor:
+    def _edit_chunk(self, source: Tensor, rendered: Tensor, batch: EditBatch) -> Tensor:
         parts = self.parts
         height, width = source.shape[-2:]
         scale = self.size / max(height, width)
@@ -195,7 +197,7 @@ class InstructPix2Pix:
             start,
             noise,
             torch.stack([kept, kept, torch.zeros_like(kept)]),
-            contexts,
+            self.contexts,
             (text, self.image_guidance - text, 1 - self.image_guidance),
         )
         return _resize(parts.decode(latents / factor), [height, width]).clamp(0, 1).to(source)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -26,7 +27,7 @@ def one_frame(batch: EditBatch, index: int) -> EditBatch:
     """The batch of one frame alone."""
     here = slice(index, index + 1)
     regions = {name: mask[here] for name, mask in batch.regions.items()}
-    layers = {name: getattr(batch, name)[here] for name in ("source", "rendered", "alpha", "normals", "uv")}
+    layers: dict[str, Any] = {name: value[here] for name, value in vars(batch).items() if isinstance(value, Tensor)}
     return replace(batch, regions=regions, **layers)
 
 

@@ -28,20 +28,21 @@ class BuiltinLooks:
 
     name = "Built-in looks"
     reads_render = False
+    face_aware = False
 
     def __init__(self, instruction: str) -> None:
         """Read the instruction. Raises InputError if it says nothing, CannotEdit if nothing of it can be done."""
-        plan = parse(instruction)
-        self.understood = plan.understood
-        self.edits_background = "background" in plan.regions
+        self.plan = parse(instruction)
+        self.understood = self.plan.understood
+        self.edits_background = "background" in self.plan.regions
 
     @torch.no_grad()
     def edit(self, batch: EditBatch) -> Tensor:
-        """Return the edited frames, [B, 3, H, W] in [0, 1], as ``batch.instruction`` says.
+        """Return the edited frames, [B, 3, H, W] in [0, 1], as the instruction says.
 
-        Raises InputError as the constructor does, and when the frames lack every region that the instruction is about.
+        Raises CannotEdit when the frames lack every region that the instruction is about.
         """
-        plan = parse(batch.instruction)
+        plan = self.plan
         strength = min(max(float(batch.strength), 0.0), 1.0)
         missing = [name for name in PERSON if name in plan.regions and name not in batch.regions]
         if missing and plan.regions <= set(missing) and bool((batch.alpha > 0.5).any()):
