@@ -100,7 +100,7 @@ def measure(
 def fidelity(portrait: Portrait, fitted: Fitted, K: torch.Tensor, editor: Editor, frames: torch.Tensor) -> float:
     """Mean PSNR in dB, over white, between the edited avatar and the 2D editor's own picture of each of ``frames`` ``[M]``."""
     found = []
-    keys = editing.load_key_frames(portrait, frames)
+    keys = editing.load_key_frames(portrait, fitted, K, frames)
     for number in range(len(frames)):
         batch = editing.edit_batch(fitted, keys, slice(number, number + 1), K, 1.0, 0)
         wanted = editor.edit(batch) * batch.alpha + 1 - batch.alpha

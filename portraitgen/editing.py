@@ -11,19 +11,23 @@ from torch import Tensor
 
 from .clip import read_gray
 from .editors import EditBatch, Editor, EditRequest, load_editor
+from .editors.face_aware import edit_face_aware
 from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
+from .harmonising import harmonise
 from .initialization import gather_colors, make_views
 from .keyframes import diverse_frames
 from .losses import PerceptualLoss
 from .mattes import crops_with_alpha, usable_frames
 from .matting import decontaminate
-from .mesh import rasterize_mesh, vertex_normals
 from .portrait import Portrait
 from .poses import rest_vertices
 from .progress import Progress
 from .reconstruction import head_centres, preview, to_uint8
 from .regions import soft_regions
+from .surfaces import Surfaces
+
+_OWN = ("eyes", "teeth", "mouth")  # regions whose detail is each frame's own: their expression is the person's
 
 
 @dataclass(frozen=True)
@@ -66,72 +70,71 @@ PRESETS: dict[str, EditingConfig] = {
 
 @dataclass(frozen=True)
 class KeyFrames:
-    """Key frames with everything an editor may ask for, on the CPU.
+    """Key frames with everything an editor may ask for.
 
     Attributes:
         frames: indices in the clip ``[M]``.
-        source: crops with their real background ``[M, S, S, 3]`` uint8.
-        alphas: ``[M, S, S]`` uint8.
-        labels: region labels ``[M, S, S]`` uint8.
+        source: crops with their real background ``[M, 3, S, S]`` uint8, before the edit.
+        alphas: ``[M, 1, S, S]`` uint8.
+        labels: region labels ``[M, S, S]`` uint8, on the CPU.
+        surfaces: the tracked body in them.
     """
 
     frames: Tensor
-    source: np.ndarray
-    alphas: np.ndarray
+    source: Tensor
+    alphas: Tensor
     labels: np.ndarray
+    surfaces: Surfaces
+
+    def __len__(self) -> int:
+        return len(self.frames)
 
 
-def load_key_frames(portrait: Portrait, frames: Tensor) -> KeyFrames:
-    """Read ``frames`` (sorted indices ``[M]``) of the clip with matte and region labels."""
+@torch.no_grad()
+def load_key_frames(portrait: Portrait, fitted: Fitted, K: Tensor, frames: Tensor) -> KeyFrames:
+    """Read ``frames`` (sorted indices ``[M]``) of the clip with matte, region labels and body.
+
+    Of a portrait that has been edited, what it shows now takes the place of the clip: the next edit goes on from there.
+    """
     wanted = set(frames.tolist())
     source, alphas, labels = [], [], []
     streams = zip(crops_with_alpha(portrait), read_gray(portrait.path("regions.mp4")), strict=False)
     for number, ((frame, alpha), label) in enumerate(streams):
         if number in wanted:
-            source.append(frame)
-            alphas.append(alpha.copy())
+            source.append(torch.from_numpy(frame).permute(2, 0, 1))
+            alphas.append(torch.from_numpy(alpha.copy())[None])
             labels.append(label.copy())
         if len(source) == len(wanted):
             break
-    return KeyFrames(frames, np.stack(source), np.stack(alphas), np.stack(labels))
+    pictures, frames = torch.stack(source).to(K.device), frames.to(K.device)
+    if portrait.edits:
+        pictures = torch.cat([_rendered(fitted, frames[i : i + 1], K, pictures[i : i + 1]) for i in range(len(frames))])
+        pictures = (pictures * 255).round().byte()
+    surfaces = Surfaces.of(fitted.mesh(frames).vertices, fitted.body.faces, K, pictures.shape[-1])
+    return KeyFrames(frames, pictures, torch.stack(alphas).to(K.device), np.stack(labels), surfaces)
+
+
+def _rendered(fitted: Fitted, frames: Tensor, K: Tensor, behind: Tensor) -> Tensor:
+    """The clip's ``frames`` ``[B]`` as the avatar renders them now, over pictures ``[B, 3, S, S]`` uint8; in [0, 1]."""
+    size = behind.shape[-1]
+    return fitted.render(frames, K.expand(len(frames), 3, 3), size, size).over(behind.float() / 255).clamp(0, 1)
 
 
 @torch.no_grad()
 def edit_batch(fitted: Fitted, keys: KeyFrames, index: slice, K: Tensor, strength: float, seed: int) -> EditBatch:
     """What the editor sees of the key frames ``index``: source, current render, matte, regions, and what the tracked body knows."""
-    device = K.device
-    frames = keys.frames[index].to(device)
-    size = keys.source.shape[1]
-    source = torch.from_numpy(keys.source[index]).to(device).permute(0, 3, 1, 2).float() / 255
-    alpha = torch.from_numpy(keys.alphas[index]).to(device)[:, None].float() / 255
-    rendered = fitted.render(frames, K.expand(len(frames), 3, 3), size, size).over(source).clamp(0, 1)
-    vertices = fitted.mesh(frames).vertices
-    triangles, barycentrics, _ = rasterize_mesh(vertices, fitted.body.faces, K, size, size)
-    inside = triangles >= 0
-    faces = fitted.body.faces[triangles.clamp_min(0).long()]
-    weights = barycentrics[..., None]
-    normals = vertex_normals(vertices, fitted.body.faces)
-    normals = torch.stack([n[f] for n, f in zip(normals, faces, strict=True)])
-    normals = torch.nn.functional.normalize((normals * weights).sum(3), dim=-1) * inside[..., None]
-    numbers = triangles.clamp_min(0).long()
-    corners = {
-        "uv": fitted.body.uvs[fitted.body.face_uvs[numbers]],
-        "positions": torch.stack([v[f] for v, f in zip(vertices, faces, strict=True)]),
-        "rest": rest_vertices(fitted.body, fitted.poses.tracked)[faces],
-    }
-    surface = {
-        name: torch.where(inside[..., None], (values * weights).sum(3), torch.nan).permute(0, 3, 1, 2)
-        for name, values in corners.items()
-    }
-    parts = torch.where(inside, fitted.body.face_labels[numbers].long(), -1)[:, None]
+    surfaces, body = keys.surfaces[index], fitted.body
+    nowhere = ~surfaces.inside[:, None]
     return EditBatch(
-        source=source,
-        rendered=rendered,
-        alpha=alpha,
-        regions=soft_regions(keys.labels[index], keys.alphas[index]),
-        normals=normals.permute(0, 3, 1, 2),
-        **surface,
-        parts=parts,
+        source=keys.source[index].float() / 255,
+        rendered=_rendered(fitted, keys.frames[index], K, keys.source[index]),
+        alpha=keys.alphas[index].float() / 255,
+        regions=soft_regions(keys.labels[index], keys.alphas[index][:, 0].cpu().numpy()),
+        normals=surfaces.normals(),
+        uv=surfaces.attribute(body.uvs[body.face_uvs]).masked_fill(nowhere, torch.nan),
+        positions=surfaces.attribute(surfaces.vertices[:, body.faces]).masked_fill(nowhere, torch.nan),
+        rest=surfaces.attribute(rest_vertices(body, fitted.poses.tracked)[body.faces]).masked_fill(nowhere, torch.nan),
+        parts=body.face_labels[surfaces.triangles.clamp_min(0).long()].long()[:, None].masked_fill(nowhere, -1),
         strength=strength,
         seed=seed,
     )
@@ -148,23 +151,25 @@ def edit_avatar(
 ) -> Iterator[Progress]:
     """Edit ``fitted`` in place; the portrait on disk stays as it is."""
     torch.manual_seed(seed)
-    device = K.device
     chosen = diverse_frames(fitted.poses.tracked, usable_frames(portrait), config.key_frames)
-    yield Progress("edit", 0.0, f"{editor.name}: {editor.understood}; {len(chosen)} key frames")
-    keys = load_key_frames(portrait, chosen)
     passes = config.passes if editor.reads_render else 1
-    perceptual = PerceptualLoss(device) if config.fit.perceptual else None
+    budget = f"{len(chosen)} key frames" + (f", {passes} times" if passes > 1 else "")
+    yield Progress("edit", 0.0, f"{editor.name}: {editor.understood}; {budget}")
+    keys = load_key_frames(portrait, fitted, K, chosen)
+    perceptual = PerceptualLoss(K.device) if config.fit.perceptual else None
     for number in range(passes):
-        edited: list[np.ndarray] = []
-        for start in range(0, len(chosen), config.batch):
-            index = slice(start, min(start + config.batch, len(chosen)))
+        edited: list[Tensor] = []
+        for start in range(0, len(keys), config.batch):
+            index = slice(start, min(start + config.batch, len(keys)))
             # Later passes start from a render that is edited already and need less of a push.
             batch = edit_batch(fitted, keys, index, K, strength * (1.0 if number == 0 else 0.6), seed)
-            result = to_uint8(editor.edit(batch))
+            result = edit_face_aware(editor, batch)
             edited.extend(result)
-            done = (number + index.stop / len(chosen)) / passes
-            yield Progress("edit", done, f"{editor.name}: key frame {index.stop} of {len(chosen)}", result[0])
-        data = _targets(portrait, keys, edited, K)
+            done = (number + 0.9 * index.stop / len(keys)) / passes
+            message = f"{editor.name}: key frame {index.stop} of {len(keys)}"
+            yield Progress("edit", done, message, to_uint8(result[:1])[0])
+        data = _targets(portrait, keys, agreed(torch.stack(edited), keys))
+        yield Progress("edit", (number + 1) / passes, f"{editor.name}: key frames made to agree")
         if number == 0:
             _recolor(fitted, data)
         every = max(1, config.fit.steps // 6)
@@ -174,15 +179,25 @@ def edit_avatar(
             yield Progress("fitting", done, f"Spreading the edit to every frame, step {step + 1}", picture)
 
 
-def _targets(portrait: Portrait, keys: KeyFrames, edited: list[np.ndarray], K: Tensor) -> TrainingFrames:
-    """The edited key frames as training pictures."""
+@torch.no_grad()
+def agreed(edited: Tensor, keys: KeyFrames) -> Tensor:
+    """The edited key frames ``[M, 3, S, S]`` with the same detail at the same place of the body."""
+    regions = soft_regions(keys.labels, keys.alphas[:, 0].cpu().numpy())
+    own = [regions[name] for name in _OWN if name in regions]
+    alphas = keys.alphas.float() / 255
+    mask = torch.stack(own).sum(0).clamp(0, 1).to(alphas.device) if own else torch.zeros_like(alphas)
+    return harmonise(edited, keys.source.float() / 255, alphas, mask, keys.surfaces)
+
+
+def _targets(portrait: Portrait, keys: KeyFrames, edited: Tensor) -> TrainingFrames:
+    """The edited key frames ``[M, 3, S, S]`` as training pictures."""
+    alphas = keys.alphas[:, 0].cpu().numpy()
     images = [
         torch.from_numpy(decontaminate(image, alpha)).permute(2, 0, 1)
-        for image, alpha in zip(edited, keys.alphas, strict=True)
+        for image, alpha in zip(to_uint8(edited), alphas, strict=True)
     ]
-    heads = torch.from_numpy(head_centres(portrait)[keys.frames.numpy()]).float()
-    alphas = torch.from_numpy(keys.alphas)[:, None]
-    return TrainingFrames(keys.frames.to(K.device), torch.stack(images).to(K.device), alphas.to(K.device), K, heads)
+    heads = torch.from_numpy(head_centres(portrait)[keys.frames.cpu().numpy()]).float()
+    return TrainingFrames(keys.frames, torch.stack(images).to(edited.device), keys.alphas, keys.surfaces.K, heads)
 
 
 @torch.no_grad()

@@ -151,6 +151,7 @@ def reconstruct(
     for done in _align_rest(portrait, fitted, data, rest, seed):
         message = f"Aligning the frames in between, {done} of {len(rest)}"
         yield Progress("reconstruction", 0.85 + 0.14 * done / len(rest), message)
+    fitted.poses.steady(float(portrait.clip.rate))
     save_fitted(portrait, fitted)
     yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, data, len(data) // 2))
 
