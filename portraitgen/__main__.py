@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from portraitgen import __version__
 
-from .editors import ENGINES, EditRequest
+from .editors import ENGINES, EditRequest, check_request
 from .errors import InputError
 from .pipeline import BODIES, PRESETS
 from .progress import Progress
@@ -27,6 +27,11 @@ from .storage import explain_os_error
 RECONSTRUCT_STAGES = ("clip", "tracking", "matting", "reconstruction")
 EDIT_STAGES = ("edit", "fitting", "render")
 JUDGING_STAGES = ("clip", "tracking")  # these find out whether the clip can be used
+
+BACKGROUND_HELP = (
+    "auto (the clip's own, edited too if the edit is about it), original, edited, blur, transparent (writes .webm), white, "
+    "green, #rrggbb or a picture (%(default)s)"
+)
 
 EXAMPLES = """examples:
   python -m portraitgen reconstruct clip.mp4 -o portrait
@@ -146,9 +151,7 @@ def build_parser() -> Parser:
     )
     verb.add_argument("--keep-colors", action="store_true", help="with --style: keep the clip's own colours")
     verb.add_argument("--strength", type=number(0, 1), default=1.0, metavar="X", help="0 to 1 (%(default)s)")
-    verb.add_argument(
-        "--background", default="original", metavar="B", help="original, white, green or #rrggbb (%(default)s)"
-    )
+    verb.add_argument("--background", default="auto", metavar="B", help=BACKGROUND_HELP)
     verb.add_argument("--save", type=Path, metavar="DIR2", help="keep the edited portrait in this folder")
 
     verb = verbs.add_parser(
@@ -164,9 +167,9 @@ def build_parser() -> Parser:
     verb.add_argument("--view", choices=("frame", "crop"), default="frame", help="whole frame or working crop")
     verb.add_argument(
         "--background",
-        default="original",
+        default="auto",
         metavar="B",
-        help="original, white, green, #rrggbb or a picture (%(default)s)",
+        help=BACKGROUND_HELP,
     )
     verb.add_argument("--yaw", type=number(-180, 180), metavar="DEG", help="turn the camera to the side")
     verb.add_argument("--pitch", type=number(-90, 90), metavar="DEG", help="turn the camera up or down")
@@ -280,6 +283,7 @@ def wanted_edit(arguments: argparse.Namespace) -> EditRequest:
 def edit(arguments: argparse.Namespace) -> str | None:
     """Verb ``edit``: portrait folder or clip to edited clip."""
     request = wanted_edit(arguments)
+    check_request(request)
     if not arguments.source.exists():
         raise InputError(f"There is no portrait folder or clip at {arguments.source}. Check the path.")
     from portraitgen import pipeline

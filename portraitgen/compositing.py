@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from torch import Tensor
 
+from .backgrounds import Background, SceneEdit, blurred, covering, stands_still
 from .clip import read_frames, read_gray, write_video
 from .crop import Crop
-from .errors import InputError
 from .fitting import Fitted
 from .mattes import clean_plate, load_screening
-from .plate import composite
+from .plate import composite, fill
 from .portrait import Portrait
 from .progress import Progress
 from .rendering import RenderedCrop, render_crops
 from .streaming import feed
 
-_NAMED = {"white": (255, 255, 255), "green": (0, 177, 64)}
 _FADE = 0.06  # share of the crop's side over which the person fades out where the crop ends inside the frame
 _PREVIEW_EVERY = 10
-
-BackgroundEdit = Callable[[np.ndarray], np.ndarray]
 
 
 def write_result(
@@ -35,86 +30,92 @@ def write_result(
     output: Path,
     *,
     view: str,
-    background: str,
+    background: Background,
     viewmats: Tensor | None = None,
-    edit_background: BackgroundEdit | None = None,
+    edit_scene: SceneEdit | None = None,
 ) -> Iterator[Progress]:
     """Render the whole clip over its background and write ``output`` with the clip's times and sound.
 
     Args:
+        output: ends in ``background.suffix``.
         view: "frame" for the full frame, "crop" for the working crop.
-        background: "original", "white", "green", "#rrggbb" or a picture's path.
+        background: what stands behind the person.
         viewmats: cameras ``[T, 4, 4]``; the clip's own if None.
-        edit_background: applied to the original background, ``[H, W, 3]`` uint8 to the same; None leaves it as it is.
+        edit_scene: what the edit does to the clip's scene, ``[H, W, 3]`` uint8 to the same; None leaves it as it is.
     """
-    fixed = parse_background(background)
     total = portrait.clip.frame_count
-    plate = None
-    if fixed is None:
-        yield Progress("render", 0.0, "Looking for what is behind the person")
-        plate = clean_plate(portrait)
-    pictures = _pictures(portrait, render_crops(portrait, fitted, K, viewmats), view, fixed, plate, edit_background)
+    yield Progress("render", 0.0, "Looking for what is behind the person")
+    rendered = render_crops(portrait, fitted, K, viewmats)
+    if background.scene == "transparent":
+        pictures = _cut_out(portrait, rendered, view)
+    elif background.picture is not None:
+        pictures = _over_picture(portrait, rendered, view, background.picture)
+    else:
+        change = blurred if background.scene == "blur" else edit_scene
+        pictures = _over_scene(portrait, rendered, view, change)
     info = portrait.clip
     writer = feed(lambda items: write_video(output, items, info, audio_from=portrait.source), pictures)
     for number, picture in enumerate(writer, 1):
-        shown = picture if number % _PREVIEW_EVERY == 1 else None
+        shown = picture[..., :3] if number % _PREVIEW_EVERY == 1 else None
         yield Progress("render", number / total, f"Rendering frame {number} of {total}", shown)
 
 
-def parse_background(background: str) -> np.ndarray | None:
-    """Colour ``[1, 1, 3]`` or picture ``[H, W, 3]`` uint8 for the background's name; None for the original one."""
-    if background == "original":
-        return None
-    if background in _NAMED:
-        return np.array(_NAMED[background], np.uint8)[None, None]
-    if re.fullmatch(r"#[0-9a-fA-F]{6}", background):
-        return np.array([int(background[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)[None, None]
-    if Path(background).is_file():
-        picture = cv2.imdecode(np.fromfile(background, np.uint8), cv2.IMREAD_COLOR)
-        if picture is None:
-            raise InputError(f"{background} is not a picture that can be read. Give a PNG, JPEG or WebP file.")
-        return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
-    raise InputError(
-        f"There is no background {background!r}. Use original, white, green, a colour such as #204080, or a picture's path."
-    )
-
-
-def _pictures(
-    portrait: Portrait,
-    rendered: Iterator[RenderedCrop],
-    view: str,
-    fixed: np.ndarray | None,
-    plate: np.ndarray | None,
-    edit_background: BackgroundEdit | None,
+def _over_scene(
+    portrait: Portrait, rendered: Iterator[RenderedCrop], view: str, change: SceneEdit | None
 ) -> Iterator[np.ndarray]:
+    """The person in the clip's own scene, or in what ``change`` makes of it."""
     clip, crop = portrait.clip, portrait.crop
+    plate = clean_plate(portrait)
     fade = _fade(crop, clip.width, clip.height)
-    alphas, away = read_gray(portrait.path("alpha.mp4")), load_screening(portrait).away
-    streams = zip(read_frames(portrait.source, clip), alphas, rendered, away, strict=True)
-    for frame, source_alpha, person, gone in streams:
-        alpha = person.alpha * fade if view == "frame" else person.alpha
-        if gone:  # the clip does not show the person here
-            alpha = np.zeros_like(alpha)
-        if plate is None:
-            assert fixed is not None
-            frame = _covering(fixed, clip.width, clip.height)
-            picture = crop.paste(frame, person.straight(), alpha)
-        elif edit_background is None:
+    # A scene that stands still is changed once: faster, and nothing can shimmer.
+    changed = change(plate) if change is not None and stands_still(portrait, plate) else None
+    frames, alphas = read_frames(portrait.source, clip), read_gray(portrait.path("alpha.mp4"))
+    persons = _persons(portrait, rendered, view)
+    for frame, source_alpha, (person, alpha) in zip(frames, alphas, persons, strict=True):
+        if change is None:
             picture = composite(frame, plate, person.straight(), alpha, source_alpha, crop)
+        elif changed is not None:
+            picture = crop.paste(changed, person.straight(), alpha)
         else:
-            nobody = np.zeros_like(alpha)
-            clean = composite(frame, plate, person.straight(), nobody, (source_alpha * fade).astype(np.uint8), crop)
-            picture = crop.paste(edit_background(clean), person.straight(), alpha)
+            nobody, before = np.zeros_like(alpha), (source_alpha * fade).astype(np.uint8)
+            clean = composite(frame, plate, person.straight(), nobody, before, crop)
+            picture = crop.paste(change(clean), person.straight(), alpha)
         yield crop.extract(picture) if view == "crop" else picture
 
 
-def _covering(background: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The background scaled to cover the frame, its middle kept, ``[height, width, 3]`` uint8."""
-    scale = max(width / background.shape[1], height / background.shape[0])
-    size = max(width, round(background.shape[1] * scale)), max(height, round(background.shape[0] * scale))
-    large = cv2.resize(background, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    return np.ascontiguousarray(large[top : top + height, left : left + width])
+def _over_picture(
+    portrait: Portrait, rendered: Iterator[RenderedCrop], view: str, background: np.ndarray
+) -> Iterator[np.ndarray]:
+    """The person over a colour or a picture."""
+    behind = covering(background, portrait.clip.width, portrait.clip.height)
+    for person, alpha in _persons(portrait, rendered, view):
+        picture = portrait.crop.paste(behind, person.straight(), alpha)
+        yield portrait.crop.extract(picture) if view == "crop" else picture
+
+
+def _cut_out(portrait: Portrait, rendered: Iterator[RenderedCrop], view: str) -> Iterator[np.ndarray]:
+    """The person alone, with straight alpha ``[H, W, 4]``."""
+    clip, crop = portrait.clip, portrait.crop
+    empty = np.zeros((clip.height, clip.width, 3), np.uint8)
+    for person, alpha in _persons(portrait, rendered, view):
+        # Colour goes on beyond the edge: the codec stores it at half resolution and must not mix black into it.
+        color = fill(person.straight(), alpha > 0.5) if (alpha > 0.5).any() else person.straight()
+        if view == "crop":
+            yield np.dstack([np.rint(color * 255), np.rint(alpha * 255)]).astype(np.uint8)
+            continue
+        picture = crop.paste(empty, color, np.ones_like(alpha))
+        mask = crop.paste(empty, np.repeat(alpha[..., None], 3, 2), np.ones_like(alpha))
+        yield np.dstack([picture, mask[..., :1]])
+
+
+def _persons(
+    portrait: Portrait, rendered: Iterator[RenderedCrop], view: str
+) -> Iterator[tuple[RenderedCrop, np.ndarray]]:
+    """Each rendered frame with its alpha ``[S, S]``, empty where the clip does not show the person."""
+    fade = _fade(portrait.crop, portrait.clip.width, portrait.clip.height)
+    for person, gone in zip(rendered, load_screening(portrait).away, strict=True):
+        alpha = person.alpha * fade if view == "frame" else person.alpha
+        yield person, np.zeros_like(alpha) if gone else alpha
 
 
 def _fade(crop: Crop, width: int, height: int) -> np.ndarray:

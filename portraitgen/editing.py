@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .backgrounds import SceneEdit
 from .clip import read_gray
 from .editors import EditBatch, Editor, EditRequest, load_editor
 from .editors.face_aware import edit_face_aware
@@ -208,13 +209,19 @@ def _recolor(fitted: Fitted, data: TrainingFrames) -> None:
     fitted.renderer.forget()  # its residual belongs to the old look
 
 
-def background_editors(requests: list[EditRequest], device: torch.device) -> Callable[[np.ndarray], np.ndarray] | None:
-    """What the edits ``requests``, one after the other, do to a background without a person: ``[H, W, 3]`` uint8 to the same.
+def scene_edit(requests: list[EditRequest], device: torch.device, scene: str | None) -> SceneEdit | None:
+    """What the edits ``requests``, one after the other, do to the scene behind the person.
 
-    None if they all leave backgrounds alone.
+    Args:
+        scene: "edited" for all of them, "auto" for those that are about the scene too; any other for none.
+
+    Returns:
+        a function of pictures ``[H, W, 3]`` uint8, or None where there is nothing to do.
     """
+    if scene not in ("auto", "edited"):
+        return None
     chain = [(load_editor(request, str(device)), request) for request in requests]
-    chain = [(editor, request) for editor, request in chain if editor.edits_background]
+    chain = [(editor, request) for editor, request in chain if scene == "edited" or editor.edits_background]
     if not chain:
         return None
 

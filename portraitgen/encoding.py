@@ -1,4 +1,4 @@
-"""Writing of H.264 files with PyAV: exact times, sound, and nothing half-written."""
+"""Writing of H.264 files, and of VP9 files with alpha, with PyAV: exact times, sound, and nothing half-written."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ _AUDIO_SLACK = 0.05  # seconds: the last audio packets of an untrimmed clip usua
 _AUDIO_AHEAD = 0.5  # seconds by which the sound is muxed ahead of the pictures
 _COPIED_AUDIO = {"aac", "mp3"}  # what MP4 carries and every browser plays
 _AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000}
+_OPUS_RATE = 48000
+_VP9 = {"crf": "20", "b": "0", "deadline": "good", "cpu-used": "5", "row-mt": "1", "auto-alt-ref": "0"}
 _AAC_LAYOUTS = {"mono", "stereo", "3.0", "4.0", "5.0", "5.1", "7.1"}
 
 
@@ -35,33 +37,41 @@ def write_video(
     audio_from: str | Path | None = None,
     crf: float = 16,
 ) -> None:
-    """Write an MP4 (H.264, yuv420p, index at the front) with the times of ``info`` and the first sound track of ``audio_from``.
+    """Write a clip with the times of ``info`` and the first sound track of ``audio_from``.
 
     Args:
-        path: the file, replaced only when the new one is whole.
-        frames: ``info.frame_count`` arrays ``[H, W, 3]`` uint8 RGB of one size, any size; ValueError if there are more or fewer. yuv420p
-            cannot hold odd sizes: an odd width or height gets one more column or row, a copy of the last.
-        audio_from: clip on whose times ``info`` is based; its sound is cut to the frames, copied if it is AAC or MP3 and else made AAC.
-        crf: quality of libx264, 0 lossless to 51.
+        path: the file, replaced only when the new one is whole. ``.webm`` is written as VP9 with an alpha channel, anything else as MP4
+            (H.264, yuv420p, index at the front).
+        frames: ``info.frame_count`` arrays of one size, any size, uint8 RGB ``[H, W, 3]``, or with straight alpha ``[H, W, 4]`` for
+            WebM; ValueError if there are more or fewer. 4:2:0 cannot hold odd sizes: an odd width or height gets one more column or
+            row, a copy of the last.
+        audio_from: clip on whose times ``info`` is based; its sound is cut to the frames. AAC and MP3 are copied to MP4, anything else
+            becomes AAC; in WebM all sound becomes Opus.
+        crf: quality of libx264, 0 lossless to 51; WebM has its own.
 
     Raises InputError if the folder cannot be written or the disk is full. On any error, Ctrl-C included, nothing is left behind.
     """
     with replacing(Path(path)) as temporary, contextlib.ExitStack() as stack:
-        container = stack.enter_context(_muxer(temporary))
+        transparent = temporary.suffix.lower() == ".webm"
+        container = stack.enter_context(_muxer(temporary, "webm" if transparent else "mp4"))
         options = {"crf": str(crf), "preset": "fast"}
         if not _is_even(info):
             options["bf"] = (
                 "0"  # MP4 stores how long pictures last in decoding order: only without reordering is that right for the last
             )
-        stream = container.add_stream("libx264", rate=info.rate, options=options)
-        stream.pix_fmt = "yuv420p"
+        if transparent:
+            stream = container.add_stream("libvpx-vp9", rate=info.rate, options=_VP9)
+            stream.metadata["alpha_mode"] = "1"
+        else:
+            stream = container.add_stream("libx264", rate=info.rate, options=options)
+        stream.pix_fmt = "yuva420p" if transparent else "yuv420p"
         codec = stream.codec_context
         codec.color_range = ColorRange.MPEG
         codec.color_primaries, codec.color_trc, codec.colorspace = info.colour
         codec.sample_aspect_ratio = info.pixel_aspect
         sound: Iterator[float] = iter(())
         if audio_from is not None and info.has_audio:
-            sound = _sound(container, *stack.enter_context(opened(Path(audio_from))), info)
+            sound = _sound(container, *stack.enter_context(opened(Path(audio_from))), info, opus=transparent)
         _encode(container, stream, (_to_yuv(frame, info.colour[2]) for frame in frames), info, sound)
 
 
@@ -75,9 +85,9 @@ def write_gray(path: str | Path, frames: Iterable[np.ndarray], info: ClipInfo) -
 
 
 @contextlib.contextmanager
-def _muxer(path: Path) -> Iterator[Any]:
-    """An MP4 to fill. An error inside the block comes out as it is; closing the spoilt file is then not allowed to hide it."""
-    container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
+def _muxer(path: Path, kind: str = "mp4") -> Iterator[Any]:
+    """A file to fill. An error inside the block comes out as it is; closing the spoilt file is then not allowed to hide it."""
+    container = av.open(f"file:{path}", "w", format=kind, options={"movflags": "+faststart"} if kind == "mp4" else {})
     try:
         yield container
     except BaseException:
@@ -141,8 +151,9 @@ def _to_yuv(frame: np.ndarray, matrix_code: int) -> Any:
     height, width = frame.shape[:2]
     if height % 2 or width % 2:
         frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24").reformat(
-        format="yuv420p",
+    alpha = frame.shape[2] == 4
+    return av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgba" if alpha else "rgb24").reformat(
+        format="yuva420p" if alpha else "yuv420p",
         dst_colorspace=MATRICES.get(matrix_code, Colorspace.ITU601),
         src_color_range=ColorRange.JPEG,
         dst_color_range=ColorRange.MPEG,
@@ -150,21 +161,25 @@ def _to_yuv(frame: np.ndarray, matrix_code: int) -> Any:
     )
 
 
-def _sound(container: Any, source: Any, video: Any, info: ClipInfo) -> Iterator[float]:
+def _sound(container: Any, source: Any, video: Any, info: ClipInfo, *, opus: bool) -> Iterator[float]:
     """Add the sound track of ``source`` to ``container``; the iterator muxes it step by step and yields the time it has reached.
 
     The track exists when this returns, as it must before the first packet is muxed.
     """
     track = audio_stream(source)
     end = info.timestamps[0] + info.duration
-    if track.codec_context.codec.canonical_name in _COPIED_AUDIO:
+    if not opus and track.codec_context.codec.canonical_name in _COPIED_AUDIO:
         return _copied_sound(
             container, source, track, container.add_stream_from_template(track), origin(source, video), end
         )
     rate = track.codec_context.sample_rate
-    made = container.add_stream("aac", rate=rate if rate in _AAC_RATES else 48000)
     layout = track.codec_context.layout.name
-    made.layout = layout if layout in _AAC_LAYOUTS else "stereo"
+    if opus:
+        made = container.add_stream("libopus", rate=_OPUS_RATE)
+        made.layout = layout if layout in ("mono", "stereo") else "stereo"
+    else:
+        made = container.add_stream("aac", rate=rate if rate in _AAC_RATES else 48000)
+        made.layout = layout if layout in _AAC_LAYOUTS else "stereo"
     made.bit_rate = 96000 * made.codec_context.channels
     return _made_sound(container, source, track, made, origin(source, video), end)
 

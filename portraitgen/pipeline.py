@@ -111,7 +111,7 @@ def edit(
     *,
     request: EditRequest,
     preset: str = "preview",
-    background: str = "original",
+    background: str = "auto",
     device: str = "auto",
     save: Path | None = None,
 ) -> Iterator[Progress]:
@@ -119,23 +119,25 @@ def edit(
 
     Args:
         source: a portrait folder, or a clip, which is then reconstructed in a temporary folder first.
-        output: the mp4 to write.
+        output: the mp4 to write; a webm if the background is transparent.
         request: what to do to it.
         preset: one of `PRESETS`.
-        background: "original", "white", "green", "#rrggbb" or a picture's path.
+        background: "auto" (the clip's own, edited too if the request is about it), "original", "edited", "blur", "transparent", "white",
+            "green", "#rrggbb" or a picture's path.
         device: "auto", "cpu" or "cuda".
         save: folder for the edited portrait, to render or to edit again.
     """
     _check_choice("preset", preset, PRESETS)
-    check_output(output)
+    from .backgrounds import parse_background, stands_still
+
+    behind = parse_background(background)
+    check_output(output, behind.suffix)
     if save is not None:
         check_writable(save)
         if save.exists() and any(save.iterdir()):
             raise InputError(f"{save} is not empty. Choose a new folder for the edited portrait.")
-    from .compositing import parse_background
     from .editors import choose_engine, load_editor
 
-    parse_background(background)
     where = resolve_device(device)
     request = choose_engine(request, str(where))
     editor = load_editor(request, str(where))
@@ -148,12 +150,15 @@ def edit(
         return
     from .compositing import write_result
     from .editing import PRESETS as CONFIGS
-    from .editing import background_editors, edit_avatar
+    from .editing import edit_avatar, scene_edit
+    from .mattes import clean_plate
     from .portrait import Portrait
     from .reconstruction import load_fitted, save_fitted
 
     portrait = Portrait.load(source)
     portrait.require("reconstruction")
+    if behind.scene == "edited" and editor.reads_render and not stands_still(portrait, clean_plate(portrait)):
+        raise InputError(f"The scene moves, and {editor.name} edits only still ones. Choose another background.")
     started = time.perf_counter()
     fitted = load_fitted(portrait, where)
     tracking = _load_tracking(portrait)
@@ -165,10 +170,8 @@ def edit(
         save_fitted(copy, fitted)
         copy.record_edit(request)
     rendering_started = time.perf_counter()
-    edit_background = background_editors([*portrait.edit_requests(), request], where)
-    yield from write_result(
-        portrait, fitted, K, output, view="frame", background=background, edit_background=edit_background
-    )
+    change = scene_edit([*portrait.edit_requests(), request], where, behind.scene)
+    yield from write_result(portrait, fitted, K, output, view="frame", background=behind, edit_scene=change)
     portrait.stages["edit"] = round(fitting_seconds, 3)
     portrait.stages["render"] = round(time.perf_counter() - rendering_started, 3)
     portrait.save()
@@ -180,7 +183,7 @@ def render(
     output: Path,
     *,
     view: str = "frame",
-    background: str = "original",
+    background: str = "auto",
     yaw: float = 0.0,
     pitch: float = 0.0,
     orbit: bool = False,
@@ -190,9 +193,9 @@ def render(
 
     Args:
         directory: a portrait folder.
-        output: the mp4 to write.
+        output: the mp4 to write; a webm if the background is transparent.
         view: "frame" for the clip's full frame, "crop" for the working crop.
-        background: "original", "white", "green", "#rrggbb" or a picture's path.
+        background: as for `edit`.
         yaw: turn of the camera about the head in degrees, in [-60, 60].
         pitch: in [-30, 30].
         orbit: swing the camera around the head while the clip plays; ``yaw`` and ``pitch`` are its middle.
@@ -203,15 +206,15 @@ def render(
         raise InputError(
             f"The camera is turned by {yaw:g} and {pitch:g} degrees; keep yaw within 60 and pitch within 30."
         )
-    check_output(output)
-    from .compositing import parse_background, write_result
-    from .editing import background_editors
+    from .backgrounds import parse_background
+    from .compositing import write_result
+    from .editing import scene_edit
     from .portrait import Portrait
     from .reconstruction import load_fitted
     from .rendering import head_pivot, orbit_angles, orbit_viewmats
 
-    parse_background(background)
-
+    behind = parse_background(background)
+    check_output(output, behind.suffix)
     portrait = Portrait.load(directory)
     portrait.require("reconstruction")
     where = resolve_device(device)
@@ -221,7 +224,7 @@ def render(
         count = portrait.clip.frame_count
         swing = orbit_angles(count) if orbit else (np.zeros(count), np.zeros(count))
         viewmats = orbit_viewmats(head_pivot(fitted), swing[0] + yaw, swing[1] + pitch)
-    edit_background = background_editors(portrait.edit_requests(), where)
+    change = scene_edit(portrait.edit_requests(), where, behind.scene)
     K = _load_tracking(portrait).K.to(where)
     yield from write_result(
         portrait,
@@ -229,9 +232,9 @@ def render(
         K,
         output,
         view=view,
-        background=background,
+        background=behind,
         viewmats=viewmats,
-        edit_background=edit_background,
+        edit_scene=change,
     )
     yield Progress("render", 1.0, f"Wrote {output}", notes=tuple(portrait.notes))
 

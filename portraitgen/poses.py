@@ -88,7 +88,6 @@ class Poses:
             if name != "betas":
                 refined[frames] = tracked[name][frames] + between(refined - tracked[name])
 
-
     def steady(self, rate: float) -> None:
         """Smooth the corrections over time, for frames that were aligned one by one at ``rate`` frames per second.
 

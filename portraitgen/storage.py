@@ -65,12 +65,12 @@ def is_full(error: OSError) -> bool:
     return error.errno in _FULL
 
 
-def check_output(output: Path) -> None:
-    """Find out before the long work, not after it, that no mp4 can be written at ``output``; makes its folder if there is none."""
-    if output.suffix.lower() != ".mp4":
-        raise InputError(f"The output {output} does not end in .mp4. Name an mp4 file to write.")
+def check_output(output: Path, suffix: str = ".mp4") -> None:
+    """Find out before the long work, not after it, that nothing can be written at ``output``; makes its folder if there is none."""
+    if output.suffix.lower() != suffix:
+        raise InputError(f"The output {output} does not end in {suffix}. Name a file that does.")
     if output.is_dir():
-        raise InputError(f"The output {output} is a folder. Name an mp4 file to write.")
+        raise InputError(f"The output {output} is a folder. Name a file to write.")
     check_writable(output.parent)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ import pytest
 
 import portraitgen
 from portraitgen import __main__ as command_line
+from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.progress import Progress
 
@@ -142,16 +143,26 @@ def test_edit_passes_every_option(
     name, args, kwargs = pipeline.calls[0]
     assert (name, args) == ("edit", (portrait, out))
     assert kwargs == {
-        "text": "red hair",
-        "engine": "builtin",
-        "strength": 0.5,
+        "request": EditRequest("text", "red hair", engine="builtin", strength=0.5, seed=3),
         "preset": "standard",
         "background": "green",
-        "seed": 3,
         "device": "auto",
         "save": save,
     }
     assert list(json.loads(capsys.readouterr().out)) == ["edit", "fitting", "render"]
+
+
+def test_every_kind_of_edit_can_be_asked_for(pipeline: FakePipeline, portrait: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.png"
+    picture.touch()
+    for options, wanted in (
+        (["--style", str(picture), "--keep-colors"], EditRequest("style", picture=picture, keep_colors=True)),
+        (["--garment", str(picture)], EditRequest("tryon", picture=picture)),
+        (["--light", "sunset from the left"], EditRequest("relight", "sunset from the left")),
+        (["--light", str(picture)], EditRequest("relight", picture=picture)),
+    ):
+        assert command_line.main(["edit", str(portrait), "-o", str(tmp_path / "out.mp4"), *options]) == 0
+        assert pipeline.calls[-1][2]["request"] == wanted
 
 
 def test_a_clip_may_be_edited_directly(pipeline: FakePipeline, clip: Path, tmp_path: Path) -> None:
@@ -197,9 +208,11 @@ def test_stdout_stays_silent_without_json(
     [
         (["--text", "a", "--style", "b.png"], "not allowed with"),
         ([], "one of the arguments"),
-        (["--style", "b.png"], "style picture comes next"),
-        (["--garment", "b.png"], "garment picture comes next"),
-        (["--light", "sunset"], "Relighting by a description comes next"),
+        (["--style", "b.png"], "no picture at b.png"),
+        (["--garment", "b.png"], "no picture at b.png"),
+        (["--light", " "], "light is not described"),
+        (["--text", "a", "--keep-colors"], "belongs to --style"),
+        (["--light", "sunset", "--engine", "gatys"], "no engine called 'gatys' for this edit"),
         (["--text", "  "], "instruction is empty"),
         (["--text", "a", "--strength", "1.5"], "not a number from 0 to 1"),
         (["--text", "a", "--strength", "nan"], "not a number from 0 to 1"),

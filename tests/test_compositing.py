@@ -1,49 +1,12 @@
 from __future__ import annotations
 
-from pathlib import Path
-
-import cv2
 import numpy as np
 import pytest
 import torch
 
-from portraitgen.compositing import _covering, _fade, parse_background
+from portraitgen.compositing import _fade
 from portraitgen.crop import Crop
-from portraitgen.errors import InputError
 from portraitgen.rendering import orbit_angles, orbit_viewmats
-
-
-@pytest.mark.parametrize(
-    ("name", "color"), [("white", (255, 255, 255)), ("#204080", (32, 64, 128)), ("#FFffFF", (255, 255, 255))]
-)
-def test_colours_are_understood(name: str, color: tuple[int, int, int]) -> None:
-    background = parse_background(name)
-    assert background is not None
-    assert tuple(background[0, 0]) == color
-
-
-def test_the_original_background_is_none() -> None:
-    assert parse_background("original") is None
-
-
-def test_pictures_cover_the_frame(tmp_path: Path) -> None:
-    picture = np.zeros((40, 100, 3), np.uint8)
-    picture[:, 50:] = (0, 0, 255)
-    path = tmp_path / "a b.png"
-    path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
-    background = parse_background(str(path))
-    assert background is not None
-    covering = _covering(background, 64, 48)
-    assert covering.shape == (48, 64, 3)
-    assert tuple(covering[24, 60]) == (255, 0, 0)
-    assert tuple(covering[24, 4]) == (0, 0, 0)
-
-
-def test_a_broken_picture_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "x.png"
-    path.write_bytes(b"no picture")
-    with pytest.raises(InputError, match="not a picture"):
-        parse_background(str(path))
 
 
 def test_the_person_fades_only_at_borders_inside_the_frame() -> None:

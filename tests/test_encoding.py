@@ -163,3 +163,30 @@ def test_a_wrong_number_of_frames_is_an_error(tmp_path: Path, count: int) -> Non
     with pytest.raises(ValueError, match="frames"):
         write_video(tmp_path / "out.mp4", pictures(count), info)
     assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_webm_carries_transparency_and_sound(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "sound.mp4", audio=["aac"], count=20)
+    info = probe(clip)
+    alpha = np.zeros((info.height, info.width), np.uint8)
+    alpha[20:100, 40:150] = 255
+    alpha[50:60] = 128
+    output = tmp_path / "cut out.webm"
+    frames = (np.dstack([picture(number, info.width, info.height), alpha]) for number in range(20))
+    write_video(output, frames, info, audio_from=clip)
+    with av.open(str(output)) as container:
+        assert container.streams.audio[0].codec_context.name == "opus"
+        stream = container.streams.video[0]
+        assert stream.metadata["ALPHA_MODE"] == "1", "players show the transparency"
+        # FFmpeg's own decoder drops the alpha plane, libvpx reads it.
+        decoder = av.CodecContext.create("libvpx-vp9", "r")
+        seen = [
+            frame for packet in container.demux(stream) for frame in decoder.decode(packet if packet.size else None)
+        ]
+    assert len(seen) == 20
+    assert seen[0].format.name == "yuva420p"
+    planes = seen[7].to_ndarray(format="rgba")
+    assert np.abs(planes[..., 3].astype(int) - alpha).mean() < 3
+    inside = alpha == 255
+    assert np.abs(planes[..., :3].astype(int) - picture(7, info.width, info.height))[inside].mean() < 12
+    assert loudest_hertz(output) == pytest.approx(440, abs=3)

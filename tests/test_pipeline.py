@@ -239,7 +239,7 @@ def test_outputs_that_cannot_be_written_are_refused_before_any_work(
     finished: tuple[Path, list[Progress]], tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("x")
-    for output, words in (("a.gif", "does not end in .mp4"), ("file/a.mp4", "is a file"), ("", "Name an mp4")):
+    for output, words in (("a.gif", "does not end in .mp4"), ("file/a.mp4", "is a file"), ("", "Name a file")):
         target = tmp_path / output if output else tmp_path / "dir.mp4"
         if not output:
             target.mkdir()

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 ENGINES: dict[str, tuple[str, ...]] = {
-    "text": ("builtin", "instruct-pix2pix"),
+    "text": ("builtin", "instruct-pix2pix", "flux2-klein"),
+    "style": ("builtin", "gatys"),
+    "tryon": ("builtin", "fashn-vton"),
+    "relight": ("builtin", "ic-light"),
 }
 
 
@@ -115,11 +118,8 @@ class Editor(Protocol):
         ...
 
 
-def choose_engine(request: EditRequest, device: str) -> EditRequest:
-    """The request with its engine settled: of "auto", the one from the Hub where its weights and a GPU are, or else the built-in one.
-
-    Raises InputError for a kind, an engine or a strength that does not exist, and for a request without its text or picture.
-    """
+def check_request(request: EditRequest) -> None:
+    """Raise InputError for a kind, an engine or a strength that does not exist, and for a request without its text or picture."""
     if request.kind not in ENGINES:
         raise InputError(f"There is no edit called {request.kind!r}. Choose one of: {', '.join(ENGINES)}.")
     if request.engine not in ("auto", *ENGINES[request.kind]):
@@ -135,6 +135,14 @@ def choose_engine(request: EditRequest, device: str) -> EditRequest:
         raise InputError(f"There is no {'style picture' if request.kind == 'style' else 'garment photo'}. Give one.")
     if request.picture is not None and not request.picture.is_file():
         raise InputError(f"There is no picture at {request.picture}. Check the path.")
+
+
+def choose_engine(request: EditRequest, device: str) -> EditRequest:
+    """The request with its engine settled: of "auto", the one from the Hub where its weights and a GPU are, or else the built-in one.
+
+    Raises InputError as `check_request` does.
+    """
+    check_request(request)
     if request.engine != "auto":
         return request
     from .. import weights
@@ -150,10 +158,39 @@ def load_editor(request: EditRequest, device: str) -> Editor:
     Raises InputError as `choose_engine` does, if the engine's weights are missing, or if it cannot do what the request asks.
     """
     request = choose_engine(request, device)
+    builtin, picture = request.engine == "builtin", request.picture
+    if request.kind == "style" and picture is not None:
+        if builtin:
+            from .style import BuiltinStyle
+
+            return BuiltinStyle(picture, request.keep_colors)
+        from .gatys import Gatys
+
+        return Gatys(picture, request.keep_colors, device)
+    if request.kind == "tryon" and picture is not None:
+        if builtin:
+            from .tryon import BuiltinTryOn
+
+            return BuiltinTryOn(picture)
+        from .fashn import FashnTryOn
+
+        return FashnTryOn(picture, device)
+    if request.kind == "relight":
+        if builtin:
+            from .relight import BuiltinRelight
+
+            return BuiltinRelight(request.text, picture)
+        from .ic_light import IcLight
+
+        return IcLight(request.text, picture, device)
     if request.engine == "instruct-pix2pix":
         from .latent_diffusion import InstructPix2Pix
 
         return InstructPix2Pix(request.text, device)
+    if request.engine == "flux2-klein":
+        from .flux import FluxKlein
+
+        return FluxKlein(request.text, device)
     from .text import BuiltinLooks
 
     return BuiltinLooks(request.text)
