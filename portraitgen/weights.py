@@ -1,4 +1,4 @@
-"""The one table of weights that come from the Hub: what they are, where they lie, how to fetch and check them.
+"""Weights that come from the Hub: where they lie, how to fetch and check them; the table itself is `portraitgen.weights_table`.
 
 Every entry is pinned to a commit. A fetched entry lies in ``weights/NAME`` (or below ``PORTRAITGEN_WEIGHTS``) with a
 ``fetched.json`` that names the commit and the size of each file; it is written last, once every checksum has been
@@ -14,89 +14,18 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .errors import InputError
-from .storage import is_full, replacing
+from .storage import explain_os_error, is_full, replacing
+from .weights_table import AT_START, ENGINE_WEIGHTS, TABLE, Entry
 
 ROOT = Path(os.environ.get("PORTRAITGEN_WEIGHTS") or Path(__file__).parent.parent / "weights")
 MANIFEST = "fetched.json"
 SMPLX, SMPLX_SITE = "SMPLX_NEUTRAL.npz", "https://smpl-x.is.tue.mpg.de"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One set of weights.
-
-    Attributes:
-        name: folder name and the name on the command line.
-        repo: repository on the Hub.
-        revision: commit the entry is pinned to, 40 hex digits.
-        parts: files that are needed; of each tuple the first that the commit holds is taken.
-        size: bytes to download, about.
-        licence: licence as the repository states it, with what lies underneath.
-        gated: whether the repository asks for an accepted licence and a token.
-        needed_by: what it is for.
-    """
-
-    name: str
-    repo: str
-    revision: str
-    parts: tuple[tuple[str, ...], ...]
-    size: int
-    licence: str
-    gated: bool
-    needed_by: str
-
-
-def _either_precision(path: str) -> tuple[str, str]:
-    """Half precision first: half the download, and what a GPU runs anyway."""
-    return f"{path}.fp16.safetensors", f"{path}.safetensors"
-
-
-TABLE = (
-    Entry(
-        name="instruct-pix2pix",
-        repo="timbrooks/instruct-pix2pix",
-        revision="31519b5cb02a7fd89b906d88731cd4d6a7bbf88d",
-        parts=(
-            ("scheduler/scheduler_config.json",),
-            ("tokenizer/merges.txt",),
-            ("tokenizer/vocab.json",),
-            ("tokenizer/special_tokens_map.json",),
-            ("tokenizer/tokenizer_config.json",),
-            ("text_encoder/config.json",),
-            ("unet/config.json",),
-            ("vae/config.json",),
-            _either_precision("text_encoder/model"),
-            _either_precision("unet/diffusion_pytorch_model"),
-            _either_precision("vae/diffusion_pytorch_model"),
-        ),
-        size=2_130_000_000,
-        licence="MIT; Stable Diffusion 1.5 underneath: CreativeML OpenRAIL-M",
-        gated=False,
-        needed_by="text edits with the engine instruct-pix2pix",
-    ),
-    Entry(
-        name="vgg16",
-        repo="timm/vgg16.tv_in1k",
-        revision="b8d8aa2dd860af9233c8c67385a8097fd6c35d3f",
-        parts=(("model.safetensors",),),
-        size=553_500_000,
-        licence="BSD-3-Clause",
-        gated=False,
-        needed_by="LPIPS, a perceptual loss and measure",
-    ),
-)
-
-# What each engine of `portraitgen.editors` needs from the table.
-ENGINE_WEIGHTS: dict[str, tuple[str, ...]] = {
-    "builtin": (),
-    "instruct-pix2pix": ("instruct-pix2pix",),
-}
 
 
 @dataclass(frozen=True)
@@ -105,6 +34,18 @@ class Status:
 
     entry: Entry
     path: Path | None
+
+
+@dataclass(frozen=True)
+class Fetching:
+    """How far the download of an entry is, in bytes."""
+
+    name: str
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"Fetching {self.name}: {_size(self.done)} of {_size(self.total)}"
 
 
 def find(name: str) -> Entry:
@@ -118,7 +59,7 @@ def find(name: str) -> Entry:
 
 def ready(engine: str) -> bool:
     """Whether all weights that an engine of the editors needs are here."""
-    return all(path(name) is not None for name in ENGINE_WEIGHTS[engine])
+    return not missing(engine)
 
 
 def path(name: str) -> Path | None:
@@ -164,6 +105,8 @@ def table() -> str:
 def fetch(name: str, on_progress: Callable[[int, int], None] | None = None) -> Path:
     """Download an entry, go on where an earlier try stopped, compare every checksum, and return its folder.
 
+    Only one download of an entry runs at a time on a machine: who comes second waits for the first and takes what it fetched.
+
     Args:
         name: an entry of the table.
         on_progress: called with the bytes done and the bytes in all.
@@ -175,18 +118,22 @@ def fetch(name: str, on_progress: Callable[[int, int], None] | None = None) -> P
     found = path(name)
     if found is not None:
         return found
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.hf_api import RepoFile
-    from tqdm import tqdm
-
-    class Silent(tqdm):
-        """The bar belongs to whoever passed `on_progress`."""
-
-        def __init__(self, *args: Any, **options: Any) -> None:
-            options.pop("name", None)
-            super().__init__(*args, **{**options, "disable": True})
+    from filelock import FileLock
 
     folder = ROOT / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _watch(folder, entry.size, on_progress) as total, FileLock(ROOT / f"{name}.lock"):
+            return path(name) or _download(entry, folder, total)
+    except OSError as error:
+        raise InputError(explain_os_error(error, folder)) from error
+
+
+def _download(entry: Entry, folder: Path, total: list[int]) -> Path:
+    """Fetch all files of an entry into ``folder``, with the manifest as the last; ``total[0]`` becomes the bytes in all."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
+
     with _clear_errors(entry):
         listed = HfApi().list_repo_tree(entry.repo, recursive=True, revision=entry.revision)
         files = {item.path: item for item in listed if isinstance(item, RepoFile)}
@@ -198,29 +145,111 @@ def fetch(name: str, on_progress: Callable[[int, int], None] | None = None) -> P
                     f"{entry.repo} no longer holds {choice[0]}. Update PortraitGen, or use another engine."
                 )
             wanted.append(files[chosen])
-        total = sum(file.size for file in wanted)
-        folder.mkdir(parents=True, exist_ok=True)
+        total[0] = sum(file.size for file in wanted)
         room = shutil.disk_usage(folder).free + _bytes_below(folder)
-        if room < total:
-            raise _no_room(entry, f"{_size(total)} are needed, {_size(room)} are free")
-        with _watch(folder, total, on_progress):
-            snapshot_download(
-                entry.repo,
-                revision=entry.revision,
-                local_dir=folder,
-                allow_patterns=[file.path for file in wanted],
-                tqdm_class=Silent,
-            )
-        for file in wanted:
-            _verify(folder / file.path, file, entry)
-        manifest = {
-            "repo": entry.repo,
-            "revision": entry.revision,
-            "files": {file.path: file.size for file in wanted},
-        }
-        with replacing(folder / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1), "utf-8")
+        if room < total[0]:
+            raise _no_room(entry, f"{_size(total[0])} are needed, {_size(room)} are free")
+        for file in sorted(wanted, key=lambda file: file.size):
+            _download_file(entry, file, folder / file.path)
+    manifest = {"repo": entry.repo, "revision": entry.revision, "files": {file.path: file.size for file in wanted}}
+    with replacing(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1), "utf-8")
     return folder
+
+
+def _download_file(entry: Entry, file: Any, target: Path) -> None:
+    """Fetch one file, of which an earlier try may have left a part: the Hub's own downloader begins large files anew each time."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers
+    from tqdm import tqdm
+
+    class Silent(tqdm):
+        """The bar belongs to whoever passed `on_progress`."""
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            options.pop("name", None)
+            super().__init__(*args, **{**options, "disable": True})
+
+    if target.is_file() and _is_whole(target, file):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    if part.is_file() and part.stat().st_size > file.size:
+        part.unlink()
+    with open(part, "ab") as stream:
+        http_get(
+            hf_hub_url(entry.repo, file.path, revision=entry.revision),
+            stream,
+            resume_size=part.stat().st_size,
+            headers=build_hf_headers(),
+            expected_size=file.size,
+            displayed_filename=file.path,
+            tqdm_class=cast(Any, Silent),
+        )
+    if not _is_whole(part, file):
+        part.unlink()
+        raise InputError(f"{entry.name}: {file.path} arrived broken (wrong checksum) and was deleted. Fetch it again.")
+    part.replace(target)
+
+
+def missing(engine: str) -> list[str]:
+    """The entries that an engine of the editors needs and that are not here."""
+    return [name for name in ENGINE_WEIGHTS[engine] if path(name) is None]
+
+
+def wanted_at_start() -> list[str]:
+    """The entries to fetch while the app starts, as ``PORTRAITGEN_FETCH`` says: none, default, all, or names with commas between.
+
+    Unset, it is "default" on a Space with a GPU and "none" elsewhere: nobody's laptop fetches gigabytes unasked. Raises InputError
+    for a name that is not in the table.
+    """
+    on_gpu_space = bool(os.environ.get("SPACE_ID")) and _has_gpu()
+    said = os.environ.get("PORTRAITGEN_FETCH") or ("default" if on_gpu_space else "none")
+    sets = {"none": [], "default": list(AT_START), "all": [entry.name for entry in TABLE]}
+    names = sets.get(said.strip().lower())
+    if names is None:
+        try:
+            names = [find(name.strip()).name for name in said.split(",") if name.strip()]
+        except InputError as error:
+            raise InputError(f"PORTRAITGEN_FETCH is {said!r}. {error} Or write none, default or all.") from None
+    return [name for name in names if path(name) is None]
+
+
+def _has_gpu() -> bool:
+    if os.environ.get("SPACES_ZERO_GPU"):
+        return True
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def fetching(names: Iterable[str]) -> Iterator[Fetching]:
+    """Fetch entries one after the other and say twice a second how far it is; for whoever shows progress while waiting.
+
+    Closing it early leaves the download that runs to end by itself in the background. Raises InputError as `fetch` does.
+    """
+    for name in names:
+        state: list[Any] = [0, find(name).size, None]
+        finished = threading.Event()
+
+        def note(done: int, total: int, state: list[Any] = state) -> None:
+            state[:2] = done, total
+
+        def work(name: str = name, state: list[Any] = state, finished: threading.Event = finished) -> None:
+            try:
+                fetch(name, note)
+            except BaseException as error:  # handed to whoever waits
+                state[2] = error
+            finally:
+                finished.set()
+
+        threading.Thread(target=work, daemon=True, name=f"fetching {name}").start()
+        while not finished.wait(0.5):
+            yield Fetching(name, state[0], state[1])
+        if state[2] is not None:
+            raise state[2]
+        yield Fetching(name, state[1], state[1])
 
 
 def find_smplx() -> Path:
@@ -268,18 +297,14 @@ def _smplx_from_hub(repo: str) -> Path:
             raise InputError(f"The repository {repo} in SMPLX_REPO holds no {SMPLX}. Put the file there.") from None
 
 
-def _verify(file: Path, expected: Any, entry: Entry) -> None:
-    """Compare one file with the Hub's checksum; a wrong one is deleted, so that the next try fetches it anew."""
-    size = file.stat().st_size
-    state = hashlib.sha256() if expected.lfs else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    with open(file, "rb") as stream:
+def _is_whole(path: Path, listed: Any) -> bool:
+    """Whether a file has the size and the checksum that the Hub lists for it."""
+    size = path.stat().st_size
+    state = hashlib.sha256() if listed.lfs else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with open(path, "rb") as stream:
         while piece := stream.read(1 << 22):
             state.update(piece)
-    if size != expected.size or state.hexdigest() != (expected.lfs.sha256 if expected.lfs else expected.blob_id):
-        file.unlink()
-        raise InputError(
-            f"{entry.name}: {expected.path} arrived broken (wrong checksum) and was deleted. Fetch it again."
-        )
+    return bool(size == listed.size and state.hexdigest() == (listed.lfs.sha256 if listed.lfs else listed.blob_id))
 
 
 @contextlib.contextmanager
@@ -288,26 +313,29 @@ def _clear_errors(entry: Entry) -> Iterator[None]:
     import httpx
     from huggingface_hub import constants, errors
 
+    hub = constants.ENDPOINT
     by_hand = f"or copy the folder weights/{entry.name} from a machine that has it"
     try:
         yield
     except errors.OfflineModeIsEnabled:
         raise InputError(f"Downloads are switched off by HF_HUB_OFFLINE. Unset it, {by_hand}.") from None
     except errors.GatedRepoError:
-        raise InputError(
-            f"{entry.repo} is gated. Accept its licence at {constants.ENDPOINT}/{entry.repo} and set HF_TOKEN."
-        ) from None
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError, errors.RemoteEntryNotFoundError):
-        raise InputError(
-            f"{entry.repo} or its commit {entry.revision[:12]} is not at {constants.ENDPOINT}. Update PortraitGen."
-        ) from None
+        raise InputError(f"{entry.repo} is gated. Accept its licence at {hub}/{entry.repo} and set HF_TOKEN.") from None
+    except errors.RepositoryNotFoundError:
+        raise InputError(f"{entry.repo} is not at {hub}, or not for everyone. Update PortraitGen.") from None
+    except errors.RevisionNotFoundError:
+        raise InputError(f"{entry.repo} no longer has its commit {entry.revision[:12]}. Update PortraitGen.") from None
+    except errors.RemoteEntryNotFoundError:
+        raise InputError(f"{entry.repo} lists a file that it does not send. Try again later, {by_hand}.") from None
     except errors.HfHubHTTPError as error:
         code = error.response.status_code
-        raise InputError(f"{constants.ENDPOINT} answered with error {code}. Try again later, {by_hand}.") from None
+        if code == 401:
+            raise InputError(f"{hub} does not accept the token in HF_TOKEN. Renew it, or unset it.") from None
+        raise InputError(f"{hub} answered with error {code}. Try again later, {by_hand}.") from None
+    except httpx.ReadTimeout:
+        raise InputError(f"{hub} stopped answering. Fetch {entry.name} again; it goes on where it stopped.") from None
     except (httpx.HTTPError, ConnectionError, errors.LocalEntryNotFoundError):
-        raise InputError(
-            f"{constants.ENDPOINT} cannot be reached. Check the network and fetch again, {by_hand}."
-        ) from None
+        raise InputError(f"{hub} cannot be reached. Check the network and fetch again, {by_hand}.") from None
     except OSError as error:
         if is_full(error):
             raise _no_room(entry, "the disk is full") from None
@@ -321,25 +349,28 @@ def _no_room(entry: Entry, why: str) -> InputError:
 
 
 @contextlib.contextmanager
-def _watch(folder: Path, total: int, on_progress: Callable[[int, int], None] | None) -> Iterator[None]:
-    """Report the bytes on disk twice a second, which holds however the Hub's client fetches them."""
+def _watch(folder: Path, size: int, on_progress: Callable[[int, int], None] | None) -> Iterator[list[int]]:
+    """Report the bytes on disk twice a second, which holds however the Hub's client, or another process, fetches them.
+
+    Yields the bytes in all in a list of one, for the block to correct.
+    """
+    total, finished = [size], threading.Event()
     if on_progress is None:
-        yield
+        yield total
         return
-    finished = threading.Event()
 
     def report() -> None:
         while not finished.wait(0.5):
-            on_progress(min(_bytes_below(folder), total), total)
+            on_progress(min(_bytes_below(folder), total[0]), total[0])
 
     thread = threading.Thread(target=report, daemon=True)
     thread.start()
     try:
-        yield
+        yield total
     finally:
         finished.set()
         thread.join()
-    on_progress(total, total)
+    on_progress(total[0], total[0])
 
 
 def _bytes_below(folder: Path) -> int:

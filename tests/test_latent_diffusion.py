@@ -2,91 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from tiny_models import write_stable_diffusion
 from torch import Tensor
 
 from portraitgen import weights
 from portraitgen.editors import EditBatch
-from portraitgen.editors.latent_diffusion import InstructPix2Pix, denoise, load_parts, timesteps_from
+from portraitgen.editors.anchored_noise import anchored_noise
+from portraitgen.editors.latent_diffusion import (
+    ALPHAS,
+    InstructPix2Pix,
+    denoise,
+    load_parts,
+    read_prompts,
+    timesteps_from,
+)
+from portraitgen.editors.memory import release, resident
 from portraitgen.editors.surface import one_frame
 from portraitgen.errors import InputError
-
-ALPHAS = torch.linspace(0.999, 0.005, 1000).tolist()
-
-
-def write_tokenizer(folder: Path) -> None:
-    """A CLIP tokenizer of single letters."""
-    folder.mkdir(parents=True)
-    letters = [chr(code) for code in range(33, 127)]
-    tokens = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"}
-    (folder / "special_tokens_map.json").write_text(json.dumps({**special, "unk_token": "<|endoftext|>"}))
-    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-
-
-def write_models(folder: Path) -> None:
-    """The layout of timbrooks/instruct-pix2pix, its fp16 variant, and the key names that its 2023 files use."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(0)
-    write_tokenizer(folder / "tokenizer")
-    DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(
-        folder / "scheduler"
-    )
-    UNet2DConditionModel(
-        in_channels=8,
-        block_out_channels=(32, 64),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        cross_attention_dim=32,
-        attention_head_dim=4,
-        norm_num_groups=8,
-    ).save_pretrained(folder / "unet", variant="fp16")
-    AutoencoderKL(
-        block_out_channels=(16, 16, 16, 16),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        norm_num_groups=8,
-    ).save_pretrained(folder / "vae", variant="fp16")
-    config = CLIPTextConfig(
-        hidden_size=32,
-        intermediate_size=64,
-        num_attention_heads=4,
-        num_hidden_layers=2,
-        vocab_size=190,
-        bos_token_id=188,
-        eos_token_id=189,
-        pad_token_id=189,
-    )
-    CLIPTextModel(config).save_pretrained(folder / "text_encoder", variant="fp16")
-
-    old_names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
-    rename(folder / "vae" / "diffusion_pytorch_model.fp16.safetensors", old_names, "mid_block.attentions")
-    text = folder / "text_encoder" / "model.fp16.safetensors"
-    positions = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
-    state = {f"text_model.{name.removeprefix('text_model.')}": value for name, value in load_file(text).items()}
-    save_file(state | positions, text, {"format": "pt"})
-
-
-def rename(file: Path, names: dict[str, str], where: str) -> None:
-    state = {}
-    for name, value in load_file(file).items():
-        for new, old in names.items():
-            name = name.replace(f".{new}.", f".{old}.") if where in name else name
-        state[name] = value
-    save_file(state, file, {"format": "pt"})
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,7 +41,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights") / "instruct-pix2pix"
-    write_models(folder)
+    write_stable_diffusion(folder)
     return folder
 
 
@@ -109,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def editor(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[InstructPix2Pix]:
     monkeypatch.setattr(weights, "path", lambda name: folder)
     yield InstructPix2Pix("make hair red", "cpu", size=64, steps=3, chunk=2)
-    load_parts.cache_clear()
+    release()
 
 
 def batch(count: int = 3, side: int = 64, **changes: object) -> EditBatch:
@@ -205,23 +145,177 @@ def test_everything_it_is_given_matters(editor: InstructPix2Pix) -> None:
     assert (other.edit(plain) - before).abs().max() > 1e-4
 
 
-def test_long_instructions_are_cut_not_refused(editor: InstructPix2Pix) -> None:
-    long = InstructPix2Pix("red hair and " * 60, "cpu", size=64, steps=3, chunk=2)
+def test_the_schedule_is_stable_diffusions() -> None:
+    from diffusers import DDIMScheduler
+
+    theirs = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").alphas_cumprod
+    assert torch.allclose(torch.tensor(ALPHAS), theirs, atol=1e-5)
+
+
+def surface(shift: float = 0.0, angle: float = 0.0, side: int = 512) -> Tensor:
+    """Texture coordinates [1, 2, side, side] of a person's size, moved across by ``shift`` pixels and turned, with nothing at the edges."""
+    y, x = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
+    x, y = x - side / 2 - shift, y - side / 2
+    cosine, sine = torch.cos(torch.tensor(angle)), torch.sin(torch.tensor(angle))
+    uv = torch.stack([cosine * x + sine * y, cosine * y - sine * x]) / (2.2 * side) + 0.5
+    outside = (uv - 0.5).abs().amax(0) > 0.16
+    return torch.where(outside, torch.nan, uv)[None]
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.5])
+def test_noise_is_standard_normal_on_and_off_the_body(angle: float) -> None:
+    uv = surface(angle=angle)
+    noise = torch.cat([anchored_noise(uv, (64, 64), seed) for seed in range(4)])
+    on_body = ~uv[:, 0, 4::8, 4::8].isnan().expand(4, -1, -1)
+    for mask in (on_body, ~on_body):
+        values = noise.transpose(0, 1)[:, mask]
+        assert values.mean(1).abs().max() < 0.05
+        assert (values.var(1) - 1).abs().max() < 0.06
+        assert ((values**4).mean(1) - 3).abs().max() < 0.35, "no heavier tails than a Gaussian's"
+        assert values.corrcoef().fill_diagonal_(0).abs().max() < 0.04, "the channels are independent"
+    for down, across in ((0, 1), (1, 0), (1, 1), (0, 2)):
+        one, other = noise[:, :, : 64 - down, : 64 - across], noise[:, :, down:, across:]
+        assert (one * other).mean().abs() < 0.06, "neighbours share no more than the texels on their border"
+
+
+def test_noise_moves_with_the_body() -> None:
+    first = anchored_noise(surface(), (64, 64), 0)
+    moved = anchored_noise(surface(shift=16), (64, 64), 0)
+    inside = ~surface()[0, 0].isnan()
+    cells = inside.unfold(0, 8, 8).unfold(1, 8, 8).all(-1).all(-1)  # wholly on the body
+    cells[:, -2:] = False
+    assert torch.equal(moved.roll(-2, 3)[0, :, cells], first[0, :, cells]), "two cells to the right"
+    assert (moved * first)[0, :, cells].mean().abs() < 0.1, "not where it was on the screen"
+    outside = ~inside.unfold(0, 8, 8).unfold(1, 8, 8).any(-1).any(-1)
+    outside[:, :-2] &= outside[:, 2:].clone()
+    outside[:, 2:] &= outside[:, :-2].clone()
+    assert torch.equal(moved[0, :, outside], first[0, :, outside]), "the screen's own noise stays"
+
+    halfway = anchored_noise(surface(shift=4), (64, 64), 0)
+    assert 0.4 < (halfway * first)[0, :, cells].mean() < 0.6, "half a cell on, half of the noise is the same"
+    assert not torch.equal(first, anchored_noise(surface(), (64, 64), 1))
+    assert torch.isfinite(anchored_noise(torch.full((1, 2, 48, 80), torch.nan), (8, 8), 0)).all()
+
+
+def test_noise_of_a_frame_is_its_own() -> None:
+    both = torch.cat([surface(), surface(shift=9, angle=0.2)])
+    assert torch.equal(anchored_noise(both, (32, 32), 3)[1:], anchored_noise(both[1:], (32, 32), 3))
+
+
+def test_long_instructions_are_cut_and_it_is_said(editor: InstructPix2Pix) -> None:
+    assert editor.understood == "the instruction as it is"
+    long = InstructPix2Pix("red hair and " * 5000, "cpu", size=64, steps=3, chunk=2)
+    assert long.understood.startswith("the instruction as far as")
     assert long.edit(batch(1)).isfinite().all()
 
 
-def test_old_key_names_are_read(folder: Path, editor: InstructPix2Pix) -> None:
+@pytest.mark.parametrize(
+    ("typed", "same_as"),
+    [
+        ("red\x00 ha\x1bir\n\n", "red ha ir"),
+        ("  red   hair <|endoftext|>", "red hair"),
+        ("<script>x</script> red <b>hair</b>", "x red hair"),
+        ("red hair \ud800", "red hair"),
+    ],
+)
+def test_what_is_no_word_is_left_out(folder: Path, editor: InstructPix2Pix, typed: str, same_as: str) -> None:
+    assert torch.equal(InstructPix2Pix(typed, "cpu").contexts, read_prompts(folder, [same_as, "", ""])[0])
+
+
+def test_other_scripts_are_passed_on_and_it_is_said(editor: InstructPix2Pix) -> None:
+    assert (
+        "English"
+        in InstructPix2Pix(
+            "\u0441\u0434\u0435\u043b\u0430\u0439 \u0432\u043e\u043b\u043e\u0441\u044b \u0440\u044b\u0436\u0438\u043c\u0438",
+            "cpu",
+        ).understood
+    )
+    assert "English" in InstructPix2Pix("\u7ea2\u8272\u5934\u53d1", "cpu").understood
+    assert "English" not in InstructPix2Pix("make Ren\u00e9's hair red, \u00e0 la mode", "cpu").understood
+    assert "English" not in InstructPix2Pix("1920 < 1930", "cpu").understood
+
+
+@pytest.mark.parametrize("typed", ["", "   ", "\x00\x07", "<b></b>", "?!...", "\U0001f525"])
+def test_an_instruction_without_words_is_refused(editor: InstructPix2Pix, typed: str) -> None:
+    with pytest.raises(InputError, match="holds no words"):
+        InstructPix2Pix(typed, "cpu")
+
+
+def test_old_key_names_are_read(folder: Path) -> None:
     """The real files are from 2023: other attention names in the autoencoder, a prefix in the text encoder."""
+    parts = load_parts(folder, "cpu")
     stored = load_file(folder / "vae" / "diffusion_pytorch_model.fp16.safetensors")
-    attention = editor.parts.vae.encoder.mid_block.attentions[0]
-    assert torch.equal(attention.to_q.weight, stored["encoder.mid_block.attentions.0.query.weight"])
-    assert torch.equal(attention.to_out[0].bias, stored["encoder.mid_block.attentions.0.proj_attn.bias"])
+    attention = parts.vae.encoder.mid_block.attentions[0]
+    assert torch.equal(attention.to_q.weight, stored["encoder.mid_block.attentions.0.query.weight"].float())
+    assert torch.equal(attention.to_out[0].bias, stored["encoder.mid_block.attentions.0.proj_attn.bias"].float())
+    assert not any(parameter.requires_grad for parameter in parts.unet.parameters())
+    from transformers import CLIPTextModel, CLIPTokenizer
+
     stored = load_file(folder / "text_encoder" / "model.fp16.safetensors")
-    loaded = {name.removeprefix("text_model."): value for name, value in editor.parts.text_encoder.state_dict().items()}
-    for name, value in stored.items():
-        if "position_ids" not in name:
-            assert torch.equal(loaded[name.removeprefix("text_model.")], value), name
-    assert not any(parameter.requires_grad for parameter in editor.parts.unet.parameters())
+    encoder = CLIPTextModel.from_pretrained(folder / "text_encoder", variant="fp16", dtype=torch.float32)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, stored[f"text_model.{name.removeprefix('text_model.')}"].float()), name
+    tokens = CLIPTokenizer.from_pretrained(folder / "tokenizer")(
+        ["red hair"], padding="max_length", max_length=77, return_tensors="pt"
+    )
+    with torch.no_grad():
+        expected = encoder(tokens.input_ids)[0]
+    assert torch.allclose(read_prompts(folder, ["red hair"])[0], expected, atol=1e-6)
+
+
+def test_one_model_at_a_time() -> None:
+    """A holder that two threads use for two models never holds both, and keeps the one that is asked for again."""
+    held, most, made = 0, 0, []
+
+    class Model:
+        def __init__(self, name: str) -> None:
+            nonlocal held, most
+            held += 1
+            most = max(most, held)
+            made.append(name)
+
+        def __del__(self) -> None:
+            nonlocal held
+            held -= 1
+
+    def use(name: str) -> None:
+        for _ in range(20):
+            with resident(name, lambda: Model(name)) as model, resident(name, lambda: Model(name)) as again:
+                assert model is again
+            del model, again
+
+    users = [Thread(target=use, args=(name,)) for name in ("one", "other")]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert most == 1
+    assert {"one", "other"} == set(made)
+    with resident(made[-1], lambda: Model("new")):
+        assert made[-1] != "new", "what lies there is not loaded again"
+        with pytest.raises(RuntimeError, match="another model is in use"), resident("third", lambda: Model("third")):
+            pass
+    release()
+    assert held == 0
+
+
+def test_a_full_gpu_is_one_sentence_and_leaves_nothing() -> None:
+    def load() -> str:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    with pytest.raises(InputError, match="not enough free memory"), resident("huge", load):
+        pass
+    with pytest.raises(InputError, match="not enough free memory"), resident("small", lambda: "model"):
+        load()
+    loads = []
+    with resident("small", lambda: loads.append(1) or "model") as model:
+        assert model == "model"
+    assert loads == [1], "it was not kept after the failure"
+    with pytest.raises(ZeroDivisionError), resident("small", lambda: "model"):
+        1 / 0  # noqa: B018
+    with resident("small", lambda: "other") as model:
+        assert model == "model", "other errors leave it where it is"
+    release()
 
 
 def test_missing_weights_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,16 +324,14 @@ def test_missing_weights_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
         InstructPix2Pix("red hair", "cpu")
 
 
-def test_full_size_shapes_on_the_meta_device() -> None:
-    """The real configuration, without its two billion bytes: 8 input channels, and the loop runs at 512 x 512."""
+def test_the_loop_at_full_size_on_the_meta_device() -> None:
+    """The real UNet, without its two billion bytes, with pictures of 512 x 512."""
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
         unet = UNet2DConditionModel(in_channels=8, cross_attention_dim=768, attention_head_dim=8)
         conditions, contexts = torch.empty(3, 2, 4, 64, 64), torch.empty(3, 77, 768)
         start, noise = torch.empty(2, 4, 64, 64), torch.empty(1, 4, 64, 64)
-    assert unet.conv_in.weight.shape == (320, 8, 3, 3)
-    assert sum(parameter.numel() for parameter in unet.parameters()) == 859_532_484
 
     def predict(inputs: Tensor, timestep: int, contexts: Tensor) -> Tensor:
         answer: Tensor = unet(inputs, timestep, encoder_hidden_states=contexts).sample
@@ -255,5 +347,7 @@ def test_full_size_shapes_on_the_meta_device() -> None:
 def test_half_precision_on_cuda(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "path", lambda name: folder)
     editor = InstructPix2Pix("make hair red", "cuda", size=64, steps=3)
-    assert editor.parts.dtype == torch.float16
     assert editor.edit(batch()).isfinite().all()
+    with resident((editor.name, folder, "cuda"), lambda: None) as parts:
+        assert parts.unet.dtype == torch.float16
+    release()

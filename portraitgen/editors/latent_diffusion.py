@@ -7,7 +7,6 @@ Method: Brooks et al., InstructPix2Pix, CVPR 2023; starting from the current ren
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +19,17 @@ from torch import Tensor
 from .. import weights
 from ..errors import InputError
 from . import EditBatch
+from .anchored_noise import anchored_noise
+from .memory import resident
+from .prompts import clean_prompt, say_understood
 
 Predict = Callable[
     [Tensor, int, Tensor], Tensor
 ]  # noisy input [N, C, h, w], timestep, context [N, L, D] -> noise [N, 4, h, w]
+
+# The noise schedule of Stable Diffusion 1, which all models here share: cumulative product of alphas by timestep.
+_BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+ALPHAS: tuple[float, ...] = tuple((1 - _BETAS).cumprod(0).tolist())
 
 
 def denoise(
@@ -43,7 +49,7 @@ def denoise(
         alphas: cumulative product of alphas by timestep; ``alphas[0]`` is where the walk ends.
         timesteps: descending, each in 1 .. len(alphas) - 1.
         start: what to start from.
-        noise: broadcast over the batch; sharing it keeps neighbouring frames alike.
+        noise: broadcast over the batch.
         conditions: what the edit must respect, by branch.
         contexts: what the edit is told, by branch.
         guidance: K weights that sum to 1; the noise is their combination of the branches' predictions.
@@ -64,35 +70,26 @@ def denoise(
     return latents
 
 
-def timesteps_from(begin: float, steps: int, train_steps: int = 1000) -> list[int]:
+def timesteps_from(begin: float, steps: int, train_steps: int = len(ALPHAS)) -> list[int]:
     """``steps`` timesteps, evenly from ``begin`` (a fraction of the training schedule, in (0, 1]) down to just above 0."""
     return [max(1, round(begin * train_steps * (1 - step / steps)) - 1) for step in range(steps)]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Loaded, frozen parts of a Stable Diffusion model."""
+    """Loaded, frozen parts of a Stable Diffusion model, without its text encoder."""
 
-    tokenizer: Any
-    text_encoder: torch.nn.Module
-    unet: torch.nn.Module
+    unet: Any
     vae: Any
-    alphas: tuple[float, ...]
-    device: torch.device
-    dtype: torch.dtype
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        """Prompts to [K, L, D]."""
-        length = self.tokenizer.model_max_length
-        tokens = self.tokenizer(
-            list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        embedded: Tensor = self.text_encoder(tokens.input_ids.to(self.device))[0]
-        return embedded
+    @property
+    def scale(self) -> float:
+        """What latents are multiplied by before they are noised."""
+        return float(self.vae.config.scaling_factor)
 
     def encode(self, images: Tensor) -> Tensor:
-        """RGB in [0, 1], [B, 3, H, W], to the mode of the latents, [B, 4, H / 8, W / 8], not scaled."""
-        latents: Tensor = self.vae.encode(images.to(self.device, self.dtype) * 2 - 1).latent_dist.mode()
+        """Pictures in [-1, 1], [B, 3, H, W], to the mode of the latents, [B, 4, H / 8, W / 8], not scaled."""
+        latents: Tensor = self.vae.encode(images.to(self.vae.device, self.vae.dtype)).latent_dist.mode()
         return latents
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -102,108 +99,148 @@ class Parts:
 
     def predict(self, inputs: Tensor, timestep: int, contexts: Tensor) -> Tensor:
         """The UNet as `denoise` wants it."""
-        noise: Tensor = self.unet(inputs, timestep, encoder_hidden_states=contexts).sample
+        noise: Tensor = self.unet(inputs, timestep, encoder_hidden_states=contexts.to(inputs)).sample
         return noise
 
 
-@functools.lru_cache(maxsize=1)
-def load_parts(folder: Path, device: str) -> Parts:
-    """Load a folder in diffusers' layout, safetensors only: half precision on CUDA, full precision elsewhere."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+def read_prompts(folder: Path, prompts: Sequence[str]) -> tuple[Tensor, list[str | None]]:
+    """Embed prompts with the text encoder of a folder in diffusers' layout, on the CPU: the GPU's memory is for what runs often.
+
+    Returns:
+        [K, L, D] contexts on the CPU, and of each prompt what was read, or None where that is all of it.
+    """
     from transformers import CLIPTextModel, CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    encoder = _load(CLIPTextModel, folder / "text_encoder", "dtype", torch.float32)
+    length = tokenizer.model_max_length
+    tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        contexts: Tensor = encoder(tokens.input_ids)[0]
+    whole = tokenizer(list(prompts), truncation=False, verbose=False).input_ids
+    read = [
+        tokenizer.decode(part, skip_special_tokens=True).strip() if len(all_of_it) > length else None
+        for part, all_of_it in zip(tokens.input_ids, whole, strict=True)
+    ]
+    return contexts, read
+
+
+def load_unet(folder: Path) -> Any:
+    """The UNet of a folder in diffusers' layout, on the CPU in full precision."""
+    from diffusers import UNet2DConditionModel
+
+    return _load(UNet2DConditionModel, folder / "unet", "torch_dtype", torch.float32)
+
+
+def load_parts(folder: Path, device: str, unet: Any = None) -> Parts:
+    """The parts of a folder in diffusers' layout, safetensors only: half precision on CUDA, full precision elsewhere.
+
+    Attention runs as PyTorch's fused kernel, and the autoencoder takes one picture at a time: eight of 512 x 512 at once would need 5 GB.
+
+    Args:
+        folder: holds vae and unet.
+        device: "cpu" or "cuda".
+        unet: to use in place of the folder's.
+    """
+    from diffusers import AutoencoderKL
+
+    where = torch.device(device)
+    dtype = torch.float16 if where.type == "cuda" else torch.float32
+    vae = _load(AutoencoderKL, folder / "vae", "torch_dtype", dtype)
+    vae.enable_slicing()
+    unet = load_unet(folder) if unet is None else unet
+    return Parts(unet=unet.to(where, dtype), vae=vae.to(where))
+
+
+def _load(kind: Any, folder: Path, dtype_name: str, dtype: torch.dtype) -> Any:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # the bar belongs to the command line
-    where = torch.device(device)
-    dtype = torch.float16 if where.type == "cuda" else torch.float32
+    variant = "fp16" if any(folder.glob("*.fp16.safetensors")) else None
+    options = {dtype_name: dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
+    return kind.from_pretrained(folder, **options).eval().requires_grad_(False)
 
-    def load(kind: Any, part: str, dtype_name: str) -> Any:
-        variant = "fp16" if any((folder / part).glob("*.fp16.safetensors")) else None
-        options = {dtype_name: dtype, "variant": variant, "use_safetensors": True, "local_files_only": True}
-        return kind.from_pretrained(folder / part, **options).to(where).eval().requires_grad_(False)
 
-    schedule = DDIMScheduler.from_pretrained(folder / "scheduler")
-    return Parts(
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
-        text_encoder=load(CLIPTextModel, "text_encoder", "dtype"),
-        unet=load(UNet2DConditionModel, "unet", "torch_dtype"),
-        vae=load(AutoencoderKL, "vae", "torch_dtype"),
-        alphas=tuple(schedule.alphas_cumprod.tolist()),
-        device=where,
-        dtype=dtype,
-    )
+def required(name: str, engine: str) -> Path:
+    """The folder of an entry of the weights; raises InputError if it is missing."""
+    folder = weights.path(name)
+    if folder is None:
+        raise InputError(
+            f"The weights of {engine} are not here. Fetch them with: python -m portraitgen weights "
+            f"--fetch {name}, or use the engine builtin."
+        )
+    return folder
 
 
 class InstructPix2Pix:
     """Edits frames by a free-form instruction: starts from the noised render, keeps to the source frame.
 
     Args:
-        instruction: what to change.
+        instruction: what to change. The model reads its first 75 words or so.
         device: "cpu" or "cuda".
         size: side in pixels at which it edits; the model was trained near 512 and gets worse away from it.
         steps: UNet steps per edit.
         chunk: frames edited at a time; each takes three rows of the UNet's batch.
 
     Raises:
-        InputError: if the weights are not here.
+        InputError: if the weights are not here, or the instruction holds no words.
     """
 
     name = "InstructPix2Pix"
     reads_render = True
     face_aware = True
     edits_background = False
-    understood = "the instruction as it is"
     image_guidance = 2.0
 
     def __init__(self, instruction: str, device: str, *, size: int = 512, steps: int = 10, chunk: int = 4) -> None:
-        folder = weights.path("instruct-pix2pix")
-        if folder is None:
-            raise InputError(
-                "The weights of InstructPix2Pix are not here. Fetch them with: python -m portraitgen weights "
-                "--fetch instruct-pix2pix, or use the engine builtin."
-            )
-        self.parts = load_parts(folder, device)
-        self.contexts = self.parts.embed([instruction, "", ""])
-        self.size, self.steps, self.chunk = size, steps, chunk
+        instruction = clean_prompt(instruction)
+        self.folder = required("instruct-pix2pix", self.name)
+        self.contexts, read = read_prompts(self.folder, [instruction, "", ""])
+        self.understood = say_understood(instruction, read[0])
+        self.device, self.size, self.steps, self.chunk = device, size, steps, chunk
 
     @torch.no_grad()
     def edit(self, batch: EditBatch) -> Tensor:
         """Return the edited frames, [B, 3, H, W] in [0, 1], on the batch's device.
 
-        The strength sets how far back the walk starts (0.5 to 0.8 of the schedule) and how loud the instruction is (4 to 12). All
-        frames share the seed's noise, so a frame's edit does not depend on the frames beside it.
+        The strength sets how far back the walk starts (0.5 to 0.8 of the schedule) and how loud the instruction is (4 to 12). The seed's
+        noise lies on the body, and a frame's edit does not depend on the frames beside it.
         """
         if batch.strength == 0:
             return batch.source
-        pairs = zip(batch.source.split(self.chunk), batch.rendered.split(self.chunk), strict=True)
-        edited = [self._edit_chunk(source, rendered, batch) for source, rendered in pairs]
+        together = zip(*(x.split(self.chunk) for x in (batch.source, batch.rendered, batch.uv)), strict=True)
+        key = (self.name, self.folder, self.device)
+        with resident(key, lambda: load_parts(self.folder, self.device)) as parts:
+            edited = [self._edit_chunk(parts, source, rendered, uv, batch) for source, rendered, uv in together]
         return torch.cat(edited)
 
-    def _edit_chunk(self, source: Tensor, rendered: Tensor, batch: EditBatch) -> Tensor:
-        parts = self.parts
-        height, width = source.shape[-2:]
-        scale = self.size / max(height, width)
-        inside = [max(64, round(side * scale / 64) * 64) for side in (height, width)]
-        kept = parts.encode(_resize(source, inside))
-        factor = parts.vae.config.scaling_factor
-        start = parts.encode(_resize(rendered, inside)) * factor
-        generator = torch.Generator().manual_seed(batch.seed)
-        noise = torch.randn((1, *start.shape[1:]), generator=generator).to(start)
+    def _edit_chunk(self, parts: Parts, source: Tensor, rendered: Tensor, uv: Tensor, batch: EditBatch) -> Tensor:
+        size = inside_size(source, self.size)
+        kept = parts.encode(resize(source, size) * 2 - 1)
+        start = parts.encode(resize(rendered, size) * 2 - 1) * parts.scale
+        noise = anchored_noise(uv, (start.shape[2], start.shape[3]), batch.seed)
         text = 4 + 8 * batch.strength
         latents = denoise(
             parts.predict,
-            parts.alphas,
-            timesteps_from(0.5 + 0.3 * batch.strength, self.steps, len(parts.alphas)),
+            ALPHAS,
+            timesteps_from(0.5 + 0.3 * batch.strength, self.steps),
             start,
-            noise,
+            noise.to(start),
             torch.stack([kept, kept, torch.zeros_like(kept)]),
-            self.contexts,
+            self.contexts.to(start),
             (text, self.image_guidance - text, 1 - self.image_guidance),
         )
-        return _resize(parts.decode(latents / factor), [height, width]).clamp(0, 1).to(source)
+        return resize(parts.decode(latents / parts.scale), list(source.shape[-2:])).to(source)
 
 
-def _resize(images: Tensor, size: list[int]) -> Tensor:
+def inside_size(images: Tensor, side: int) -> list[int]:
+    """Height and width, multiples of 64, at which to edit pictures [B, 3, H, W] whose longer side becomes about ``side``."""
+    height, width = images.shape[-2:]
+    return [max(64, round(length * side / max(height, width) / 64) * 64) for length in (height, width)]
+
+
+def resize(images: Tensor, size: list[int]) -> Tensor:
+    """Pictures [B, 3, H, W] in [0, 1] at another height and width, without aliasing."""
     if list(images.shape[-2:]) == size:
         return images
     return functional.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
