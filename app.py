@@ -22,8 +22,7 @@ from typing import Any
 import gradio as gr
 
 from portraitgen import weights
-from portraitgen.__main__ import PRESETS, explain_os_error
-from portraitgen.editors import EditRequest
+from portraitgen.editors import ENGINES, EditRequest
 from portraitgen.errors import InputError
 from portraitgen.kernels import compile_in_background
 from portraitgen.progress import Progress
@@ -38,42 +37,33 @@ from portraitgen.sessions import (
     make_render,
     open_session,
 )
-
-TITLE = "PortraitGen"
-INTRODUCTION = """# PortraitGen
-Upload a portrait clip, say what to change, and get the clip back: same person, same expressions, same sound.
-
-**Edit only people who agreed.** Your clip stays on this machine and is deleted about an hour after you leave."""
-CLIP_HINT = "One person, face in view, 3 to 10 seconds. Steady light and a still camera work best."
-COMING = {
-    "style": "Image style comes next: upload a painting or a picture, and the person takes on its colours and strokes.",
-    "tryon": "Try-on comes next: upload a picture of a garment, and the person wears it through the whole clip.",
-    "relight": "Relighting comes next: describe the light, as in “sunset from the left”, and the clip is lit that way.",
-}
-STAGE_LABELS = {
-    "clip": "Reading the clip",
-    "tracking": "Following head and shoulders",
-    "matting": "Cutting out the person",
-    "reconstruction": "Learning the person in 3D",
-    "edit": "Editing key pictures",
-    "fitting": "Carrying the edit over to every frame",
-    "render": "Rendering the clip",
-}
-PRESET_CHOICES = [("Preview (fastest)" if name == "preview" else name.capitalize(), name) for name in PRESETS]
-BACKGROUNDS = [("Original", "original"), ("White", "white"), ("Green", "green")]
-ENGINE_NAMES = {"builtin": "Built-in looks", "instruct-pix2pix": "InstructPix2Pix"}
-TEXT_HINT = "turn her into a bronze statue"
-COLOUR_HINT = "or type a colour such as #203040"
-ENGINE_HINT = "InstructPix2Pix appears once its weights are fetched"
-STORED = "A stored result, made earlier with this instruction."
-WAITING = "Waiting to start."
-STOPPING = "Stopping."
-STOPPED = "Stopped. Run it again to go on."
-BROKEN = "Something broke on our side. Run it again; if it happens again, try another clip."
+from portraitgen.storage import explain_os_error
+from portraitgen.wording import (
+    BACKGROUNDS,
+    BROKEN,
+    CLIP_HINT,
+    COLOUR_HINT,
+    ENGINE_HINT,
+    ENGINE_NAMES,
+    FIRST,
+    INTRODUCTION,
+    LIGHT_HINT,
+    LIGHTS,
+    PRESET_CHOICES,
+    STAGE_LABELS,
+    STOPPED,
+    STOPPING,
+    STORED,
+    TEXT_HINT,
+    TITLE,
+    WAITING,
+    note,
+    spell,
+)
 
 EXAMPLES = Path(__file__).parent / "examples"
 STYLE = Path(__file__).with_name("page.css")
-FIRST = ("bronze", "blonde hair", "3d cartoon", "pencil", "sunset", "red clothes", "style 19: starry night", "zombie")
+STARTERS = 6  # buttons that start a job: one for each tab, to learn the clip, to turn the camera
 PAGE_SECONDS = 10  # how much of a clip the page uses unless told otherwise
 
 
@@ -84,34 +74,20 @@ def compute(job: Job) -> Iterator[Progress]:
 
     yield from pipeline.reconstruct(job.clip, job.portrait, preset=job.preset, max_seconds=job.max_seconds)
     if job.verb == "edit":
-        yield from pipeline.edit(job.portrait, job.output, preset=job.preset, **job.options)
+        yield from pipeline.edit(job.source, job.output, preset=job.preset, **job.options)
     elif job.verb == "render":
         yield from pipeline.render(job.source, job.output, **job.options)
-
-
-def note(message: str, *more: str, bad: bool = False, value: float | None = None) -> str:
-    """HTML of the message area; every word is escaped."""
-    kind = ' class="bad" role="alert"' if bad else ""
-    bar = "" if value is None else f'<progress max="1" value="{value:.3f}" aria-label="Whole job"></progress>'
-    rest = "".join(f'<p class="more">{html.escape(line)}</p>' for line in more if line)
-    return f"<p{kind}>{html.escape(message)}</p>{bar}{rest}"
 
 
 def wait_in_browser() -> str:
     """JavaScript that shows at once that a job waits, and lets it be stopped."""
     update = "{__type__: 'update', interactive: %s}"
-    return f"() => [{json.dumps(note(WAITING))}, {', '.join([update % 'false'] * 3)}, {update % 'true'}]"
-
-
-def spell(seconds: float) -> str:
-    """A length of time in words: ``"42 s"``, ``"3 min 5 s"``."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"() => [{json.dumps(note(WAITING))}, {', '.join([update % 'false'] * STARTERS)}, {update % 'true'}]"
 
 
 def screen(status: Any, session: Session, running: bool, *, result: Any = None, preview: Any = None) -> tuple[Any, ...]:
-    """Values of ``result, status, preview, run, learn, turn, stop, session``, in that order."""
-    starters = [gr.Button(interactive=not running) for _ in range(3)]
+    """Values of ``result, status, preview``, the buttons that start jobs, ``stop, session``, in that order."""
+    starters = [gr.Button(interactive=not running) for _ in range(STARTERS)]
     return result, status, preview, *starters, gr.Button(interactive=running), session
 
 
@@ -178,6 +154,22 @@ def reconstruct(clip: str | None, preset: str, max_seconds: float, session: Sess
         yield view[1:]
 
 
+def wanted(
+    request: EditRequest,
+    clip: str | None,
+    preset: str,
+    max_seconds: float,
+    background: str,
+    behind: str | None,
+    again: bool,
+) -> Callable[[Session], Job]:
+    """What makes the job of an edit for a visitor."""
+    scene = background or "auto"
+    return lambda own: make_edit(
+        make_job(clip, preset, max_seconds, own), own, request, scene, behind=behind or "", again=again
+    )
+
+
 def edit_text(
     clip: str | None,
     text: str,
@@ -186,8 +178,10 @@ def edit_text(
     background: str,
     seed: float,
     max_seconds: float,
+    again: bool,
     engine: str,
     session: Session,
+    behind: str | None = None,
 ) -> Iterator[tuple[Any, ...]]:
     """Edit a portrait clip by an instruction.
 
@@ -196,20 +190,143 @@ def edit_text(
         text: what to change, such as "turn her into a bronze statue".
         strength: how strongly, from 0 to 1.
         preset: preview, standard or high.
-        background: original, white, green or a colour such as #203040.
+        background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
         seed: the same seed gives the same result.
         max_seconds: use only the first seconds of the clip.
-        engine: builtin or instruct-pix2pix.
+        again: go on from this session's last result instead of the clip.
+        engine: auto, builtin, instruct-pix2pix or flux2-klein.
+        behind: a picture to put behind the person instead.
 
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
+    wish = EditRequest("text", text or "", engine=engine, strength=strength, seed=int(seed or 0))
+    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
+    yield from drive(session, prepare)
 
-    def prepare(own: Session) -> Job:
-        job = make_job(clip, preset, max_seconds, own)
-        request = EditRequest("text", text or "", engine=engine, strength=strength, seed=int(seed or 0))
-        return make_edit(job, own, request, background or "original")
 
+def edit_style(
+    clip: str | None,
+    style: str | None,
+    keep_colors: bool,
+    strength: float,
+    preset: str,
+    background: str,
+    seed: float,
+    max_seconds: float,
+    again: bool,
+    engine: str,
+    session: Session,
+    behind: str | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Edit a portrait clip by a style picture: the person takes on its colours and brushwork.
+
+    Args:
+        clip: a video of one person.
+        style: a painting or any other picture.
+        keep_colors: take the brushwork only.
+        strength: how strongly, from 0 to 1.
+        preset: preview, standard or high.
+        background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
+        seed: the same seed gives the same result.
+        max_seconds: use only the first seconds of the clip.
+        again: go on from this session's last result instead of the clip.
+        engine: auto, builtin or gatys.
+        behind: a picture to put behind the person instead.
+
+    Returns:
+        The edited clip, status as HTML, and the latest picture while it works.
+    """
+    wish = EditRequest(
+        "style",
+        picture=(style and Path(style)) or None,
+        keep_colors=keep_colors,
+        engine=engine,
+        strength=strength,
+        seed=int(seed or 0),
+    )
+    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
+    yield from drive(session, prepare)
+
+
+def edit_tryon(
+    clip: str | None,
+    garment: str | None,
+    strength: float,
+    preset: str,
+    background: str,
+    seed: float,
+    max_seconds: float,
+    again: bool,
+    engine: str,
+    session: Session,
+    behind: str | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Dress the person in a garment.
+
+    Args:
+        clip: a video of one person.
+        garment: a photo of a top, dress, shirt or jacket, lying flat or worn.
+        strength: how strongly, from 0 to 1.
+        preset: preview, standard or high.
+        background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
+        seed: the same seed gives the same result.
+        max_seconds: use only the first seconds of the clip.
+        again: go on from this session's last result instead of the clip.
+        engine: auto, builtin or fashn-vton.
+        behind: a picture to put behind the person instead.
+
+    Returns:
+        The edited clip, status as HTML, and the latest picture while it works.
+    """
+    wish = EditRequest(
+        "tryon", picture=(garment and Path(garment)) or None, engine=engine, strength=strength, seed=int(seed or 0)
+    )
+    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
+    yield from drive(session, prepare)
+
+
+def edit_relight(
+    clip: str | None,
+    light: str,
+    strength: float,
+    preset: str,
+    background: str,
+    seed: float,
+    max_seconds: float,
+    again: bool,
+    engine: str,
+    session: Session,
+    behind: str | None = None,
+    light_picture: str | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Light a portrait clip anew.
+
+    Args:
+        clip: a video of one person.
+        light: a description, such as "warm sunset from the left".
+        strength: how strongly, from 0 to 1.
+        preset: preview, standard or high.
+        background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
+        seed: the same seed gives the same result.
+        max_seconds: use only the first seconds of the clip.
+        again: go on from this session's last result instead of the clip.
+        engine: auto, builtin or ic-light.
+        behind: a picture to put behind the person instead.
+        light_picture: a picture to take the light from, instead of or besides the words.
+
+    Returns:
+        The edited clip, status as HTML, and the latest picture while it works.
+    """
+    wish = EditRequest(
+        "relight",
+        light or "",
+        (light_picture and Path(light_picture)) or None,
+        engine=engine,
+        strength=strength,
+        seed=int(seed or 0),
+    )
+    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
     yield from drive(session, prepare)
 
 
@@ -238,21 +355,6 @@ def render(
     yield from drive(session, prepare)
 
 
-def edit_style(clip: str, style: str) -> str:
-    """Edit a portrait clip by a style picture (comes next)."""
-    raise gr.Error(COMING["style"], print_exception=False)
-
-
-def edit_tryon(clip: str, garment: str) -> str:
-    """Dress the person in a garment from a picture (comes next)."""
-    raise gr.Error(COMING["tryon"], print_exception=False)
-
-
-def edit_relight(clip: str, light: str) -> str:
-    """Light the clip anew by a description (comes next)."""
-    raise gr.Error(COMING["relight"], print_exception=False)
-
-
 def inspect_clip(clip: str | None, max_seconds: float) -> str:
     """Say at once what an uploaded clip is, or what is wrong with it."""
     if not clip:
@@ -278,11 +380,24 @@ def stored_examples() -> list[dict[str, str]]:
     return []
 
 
-def engines() -> list[tuple[str, str]]:
-    """Engines this machine can run, as (name shown, name), the one to use first."""
-    here = ["builtin"] + (["instruct-pix2pix"] if weights.path("instruct-pix2pix") else [])
+def engines(kind: str) -> list[tuple[str, str]]:
+    """Engines for one kind of edit that this machine can run, as (name shown, name), the one to use first."""
+    here = [name for name in ENGINES[kind] if weights.ready(name)]
     has_gpu = bool(os.environ.get("SPACES_ZERO_GPU")) or shutil.which("nvidia-smi") is not None
-    return [(ENGINE_NAMES[name], name) for name in (reversed(here) if has_gpu else here)]
+    shown = [(ENGINE_NAMES.get(name, ENGINE_NAMES[kind]), name) for name in here]
+    return shown[1:] + shown[:1] if has_gpu else shown
+
+
+class Picture(gr.Image):
+    """An uploaded picture as its path; what is wrong with it is said by `portraitgen.editors.pictures`."""
+
+    def preprocess(self, payload: Any) -> str | None:
+        return payload.path if payload else None
+
+
+def picture(label: str, name: str) -> Picture:
+    """A place for a picture."""
+    return Picture(label=label, sources=["upload", "clipboard"], type="filepath", height=220, elem_id=name, buttons=[])
 
 
 def build() -> gr.Blocks:
@@ -301,8 +416,10 @@ def build() -> gr.Blocks:
                 about = gr.HTML(note(CLIP_HINT), elem_id="about", elem_classes="note")
                 shelf = gr.Row(visible=bool(stored_examples()))
                 gr.Markdown("## 2. The change")
+                tabs: dict[str, gr.Tab] = {}
+                engine: dict[str, gr.Dropdown] = {}
                 with gr.Tabs():
-                    with gr.Tab("Text"):
+                    with gr.Tab("Text") as tabs["text"]:
                         text = gr.Textbox(
                             label="Instruction", placeholder=TEXT_HINT, lines=2, max_length=TEXT_LIMIT, elem_id="text"
                         )
@@ -310,27 +427,46 @@ def build() -> gr.Blocks:
                         gr.Examples([samples[name] for name in FIRST if name in samples], [text], label="For example")
                         with gr.Accordion("Everything the built-in looks can do", open=False):
                             gr.Examples(list(samples.values()), [text], label="Pick one", examples_per_page=30)
-                        strength = gr.Slider(0, 1, 1, step=0.05, label="Strength")
-                        preset = gr.Radio(PRESET_CHOICES, value="preview", label="Quality")
-                        with gr.Row():
-                            background = gr.Dropdown(
-                                BACKGROUNDS,
-                                value="original",
-                                label="Background",
-                                info=COLOUR_HINT,
-                                allow_custom_value=True,
-                            )
-                            engine = gr.Dropdown(engines(), label="Engine in use", info=ENGINE_HINT, elem_id="engine")
-                        with gr.Accordion("Advanced", open=False):
-                            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
-                            max_seconds = gr.Slider(1, 60, PAGE_SECONDS, step=1, label="Seconds of the clip to use")
-                            learn = gr.Button("Learn the clip now, edit later", size="sm")
-                        with gr.Row():
-                            run = gr.Button("Edit the clip", variant="primary", elem_id="run")
-                            stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
-                    for name, key in (("Image style", "style"), ("Try-on", "tryon"), ("Relighting", "relight")):
-                        with gr.Tab(name):
-                            gr.Markdown(COMING[key])
+                        engine["text"] = choose_engine_of("text")
+                    with gr.Tab("Image style") as tabs["style"]:
+                        style = picture("Style picture", "style")
+                        gr.Examples(sorted(map(str, (EXAMPLES / "styles").glob("*"))), [style], label="For example")
+                        keep_colors = gr.Checkbox(False, label="Keep the clip's colours, take the brushwork only")
+                        engine["style"] = choose_engine_of("style")
+                    with gr.Tab("Try-on") as tabs["tryon"]:
+                        garment = picture("Garment photo", "garment")
+                        gr.Examples(sorted(map(str, (EXAMPLES / "garments").glob("*"))), [garment], label="For example")
+                        engine["tryon"] = choose_engine_of("tryon")
+                    with gr.Tab("Relighting") as tabs["relight"]:
+                        light = gr.Textbox(
+                            label="Light", placeholder=LIGHT_HINT, lines=2, max_length=TEXT_LIMIT, elem_id="light"
+                        )
+                        gr.Examples([[line] for line in LIGHTS], [light], label="For example")
+                        with gr.Accordion("Or take the light of a picture", open=False):
+                            light_picture = picture("Picture with the light", "light-picture")
+                        engine["relight"] = choose_engine_of("relight")
+                strength = gr.Slider(0, 1, 1, step=0.05, label="Strength")
+                preset = gr.Radio(PRESET_CHOICES, value="preview", label="Quality")
+                background = gr.Dropdown(
+                    BACKGROUNDS, value="auto", label="Background", info=COLOUR_HINT, allow_custom_value=True
+                )
+                again = gr.Checkbox(False, label="Go on from the last result")
+                with gr.Accordion("Advanced", open=False):
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
+                    max_seconds = gr.Slider(1, 60, PAGE_SECONDS, step=1, label="Seconds of the clip to use")
+                    behind = picture("Picture to put behind the person", "behind")
+                    learn = gr.Button("Learn the clip now, edit later", size="sm")
+                with gr.Row():
+                    runs = [
+                        gr.Button(
+                            "Edit the clip",
+                            variant="primary",
+                            elem_id=f"run-{kind}",
+                            visible="hidden" if number else True,
+                        )
+                        for number, kind in enumerate(tabs)
+                    ]
+                    stop = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop")
             with gr.Column(min_width=300):
                 gr.Markdown("## 3. The result")
                 result = gr.Video(label="Result", interactive=False, height=360, elem_id="result", buttons=[])
@@ -346,16 +482,28 @@ def build() -> gr.Blocks:
                     turn = gr.Button("Render this view")
 
         asked = [clip, preset, max_seconds]
-        wish = [clip, text, strength, preset, background, seed, max_seconds, engine, session]
-        shown = [result, status, preview, run, learn, turn, stop, session]
+        shown = [result, status, preview, *runs, learn, turn, stop, session]
+        settings = [strength, preset, background, seed, max_seconds, again]
         # Before each job's own event and in the browser itself, for the queue says nothing while a job waits in it.
-        for button in (run, learn, turn):
-            button.click(None, None, [status, *shown[3:7]], js=wait_in_browser(), api_visibility="private")
+        for button in (*runs, learn, turn):
+            button.click(None, None, [status, *shown[3:-1]], js=wait_in_browser(), api_visibility="private")
+        wishes: dict[str, tuple[Callable[..., Any], list[Any], list[Any]]] = {
+            "text": (edit_text, [text], [behind]),
+            "style": (edit_style, [style, keep_colors], [behind]),
+            "tryon": (edit_tryon, [garment], [behind]),
+            "relight": (edit_relight, [light], [behind, light_picture]),
+        }
         jobs: list[Any] = [
-            run.click(edit_text, wish, shown, api_name="edit_text", **heavy),
             learn.click(reconstruct, [*asked, session], shown[1:], api_name="reconstruct", **heavy),
             turn.click(render, [*asked, yaw, pitch, orbit, session], shown, api_name="render", **heavy),
         ]
+        for number, (run, (kind, (work, own, optional))) in enumerate(zip(runs, wishes.items(), strict=True)):
+            inputs = [clip, *own, *settings, engine[kind], session, *optional]
+            jobs.append(run.click(work, inputs, shown, api_name=f"edit_{kind}", **heavy))
+            only = ", ".join(
+                f"{{__type__: 'update', visible: {'true' if i == number else '`hidden`'}}}" for i in range(4)
+            )
+            tabs[kind].select(None, None, runs, js=f"() => [{only}]", api_visibility="private")
         stopping = stop.click(lambda: note(STOPPING), None, status, cancels=jobs, queue=False, **quiet)
         stopping.then(stopped, session, shown[:-1], queue=False, **quiet)
         result.change(lambda path: gr.DownloadButton(value=path, interactive=bool(path)), result, download, **quiet)
@@ -366,9 +514,12 @@ def build() -> gr.Blocks:
                 stored = (row["clip"], row["text"], row["result"], note(STORED))
                 button = gr.Button(f"Stored example: {row['text']}", size="sm")
                 button.click(lambda stored=stored: stored, None, [clip, text, result, status], **quiet)
-        for function in (edit_style, edit_tryon, edit_relight):
-            gr.api(function, api_name=function.__name__, queue=False)
     return demo.queue(max_size=20)
+
+
+def choose_engine_of(kind: str) -> gr.Dropdown:
+    """The choice of an engine; with one only, its name."""
+    return gr.Dropdown(engines(kind), label="Engine in use", info=ENGINE_HINT, elem_id=f"engine-{kind}")
 
 
 def launch_options() -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .mattes import load_screening
 from .portrait import Portrait
 
 SCENES = ("auto", "original", "edited", "blur", "transparent")
-_NAMED = {"white": (255, 255, 255), "green": (0, 177, 64)}
+NAMED = {"white": (255, 255, 255), "green": (0, 177, 64)}
 _BLUR = 0.02  # of the frame's height, the sigma of a blurred background
 _SAMPLES = 6
 _STILL = 4.0  # grey levels that a scene may differ from its plate on average, and still count as still
@@ -49,8 +49,8 @@ def parse_background(background: str) -> Background:
     """A scene's name, "white", "green", "#rrggbb" or a picture's path; raises InputError for anything else."""
     if background in SCENES:
         return Background(background)
-    if background in _NAMED:
-        return Background(None, np.array(_NAMED[background], np.uint8)[None, None])
+    if background in NAMED:
+        return Background(None, np.array(NAMED[background], np.uint8)[None, None])
     if re.fullmatch(r"#[0-9a-fA-F]{6}", background):
         return Background(None, np.array([int(background[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)[None, None])
     if Path(background).is_file():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .__main__ import EDIT_STAGES, RECONSTRUCT_STAGES
-from .editors import EditRequest, load_editor
+from .editors import EditRequest, check_request, load_editor
 from .errors import InputError
 
 ROOT = Path(tempfile.gettempdir()) / "portraitgen-sessions"
@@ -39,7 +39,7 @@ class Job:
     preset: str
     max_seconds: float
     verb: str = "reconstruct"
-    source: Path = Path()  # of a render: the portrait to show
+    source: Path = Path()  # of an edit or a render: the portrait to edit or to show
     output: Path = Path()  # of an edit or a render: the clip to write
     options: dict[str, Any] = field(default_factory=dict)
     notice: str = ""
@@ -92,24 +92,37 @@ def make_job(clip: str | None, preset: str, max_seconds: float, session: Session
     return Job(Path(clip), portrait, preset, float(max_seconds))
 
 
-def make_edit(job: Job, session: Session, request: EditRequest, background: str) -> Job:
-    """Turn a reconstruction into an edit; an instruction that cannot be carried out is answered before any work."""
+def make_edit(
+    job: Job, session: Session, request: EditRequest, background: str, *, behind: str = "", again: bool = False
+) -> Job:
+    """Turn a reconstruction into an edit; a request that cannot be carried out is answered before any work.
+
+    Args:
+        background: as for `pipeline.edit`, but no path: what a visitor types must not name a file of this machine.
+        behind: an uploaded picture to put behind the person instead.
+        again: go on from the session's latest edit, if there is one.
+    """
     request = replace(request, text=request.text.strip())
-    if request.kind == "text" and not request.text:
-        raise InputError("The instruction is empty. Say what to change, or pick one of the examples.")
+    check_request(request)
     if len(request.text) > TEXT_LIMIT:
         raise InputError(f"The instruction is longer than {TEXT_LIMIT} letters. Say it in fewer words.")
-    if not re.fullmatch(r"original|white|green|#[0-9a-fA-F]{6}", background):
-        raise InputError("The background is none of original, white, green or a colour such as #203040.")
+    from .backgrounds import NAMED, SCENES, parse_background
+
+    if background not in (*SCENES, *NAMED) and not re.fullmatch(r"#[0-9a-fA-F]{6}", background):
+        raise InputError("The background is no colour such as #203040 and none of the names in the list. Choose one.")
+    background = behind or background
+    suffix = parse_background(background).suffix
     notice = ""
     if request.engine == "builtin":
         notice = f"Understood: {load_editor(request, 'cpu').understood}"
     folder = Path(session.folder)
+    source = Path(session.edited) if again and session.edited and Path(session.edited).is_dir() else job.portrait
     for old in (*folder.glob("edited-*"), *folder.glob("turned-*")):  # the page has its own copies of earlier results
-        shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
+        if old != source:
+            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     name = f"edited-{time.time_ns():x}"
     options = {"request": request, "background": background, "save": folder / name}
-    return replace(job, verb="edit", output=folder / f"{name}.mp4", options=options, notice=notice)
+    return replace(job, verb="edit", source=source, output=folder / f"{name}{suffix}", options=options, notice=notice)
 
 
 def make_render(job: Job, session: Session, **options: Any) -> Job:

@@ -18,10 +18,12 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from PIL import Image
 
 import app
 import portraitgen
 from portraitgen import sessions
+from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.progress import Progress
 
@@ -172,9 +174,8 @@ def test_an_edit_comes_back(page: Page) -> None:
     assert verbs == ["reconstruct", "edit"]
     assert page.pipeline.calls[0][2] == {"preset": "high", "max_seconds": 10.0}
     options = page.pipeline.calls[1][2]
-    assert options["text"] == "give him red hair"
-    assert (options["strength"], options["seed"], options["background"]) == (0.5, 7, "#203040")
-    assert (options["preset"], options["engine"]) == ("high", "builtin")
+    assert options["request"] == EditRequest("text", "give him red hair", engine="builtin", strength=0.5, seed=7)
+    assert (options["preset"], options["background"]) == ("high", "#203040")
 
 
 def test_what_was_left_out_is_still_shown_at_the_end(page: Page) -> None:
@@ -224,15 +225,41 @@ def test_reconstruct_alone(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "key", "inputs"),
+    ("name", "inputs", "words"),
     [
-        ("/edit_style", "style", {"style": "x"}),
-        ("/edit_tryon", "tryon", {"garment": "x"}),
-        ("/edit_relight", "relight", {"light": "x"}),
+        ("/edit_style", {"style": None}, "no style picture"),
+        ("/edit_tryon", {"garment": None}, "no garment photo"),
+        ("/edit_relight", {"light": "  ", "light_picture": None}, "light is not described"),
     ],
 )
-def test_what_comes_next_says_so(page: Page, name: str, key: str, inputs: dict[str, str]) -> None:
-    assert app.COMING[key] in refusal(page.client().submit(clip="x", api_name=name, **inputs))
+def test_an_edit_without_its_input_says_so(page: Page, name: str, inputs: dict[str, Any], words: str) -> None:
+    clip = handle_file(str(page.clip))
+    assert words in refusal(page.client().submit(clip=clip, api_name=name, **inputs))
+    assert page.pipeline.calls == []
+
+
+def test_a_style_picture_reaches_the_work(page: Page, tmp_path: Path) -> None:
+    style = tmp_path / "waves.png"
+    Image.fromarray((np.indices((80, 90)).sum(0)[..., None] % 64 * np.array([1, 2, 3])).astype(np.uint8)).save(style)
+    client = page.client()
+    job = client.submit(
+        clip=handle_file(str(page.clip)), style=handle_file(str(style)), keep_colors=True, api_name="/edit_style"
+    )
+    assert Path(job.result()[0]["video"] if isinstance(job.result()[0], dict) else job.result()[0]).is_file()
+    request = page.pipeline.calls[-1][2]["request"]
+    assert (request.kind, request.keep_colors) == ("style", True)
+    assert request.picture.read_bytes() == style.read_bytes()
+
+
+def test_an_edit_can_go_on_from_the_last_one(page: Page) -> None:
+    client = page.client()
+    page.edit(client).result()
+    first = page.pipeline.folders("edit")[-1]
+    page.edit(client, "make it a pencil sketch", again=True).result()
+    second = page.pipeline.folders("edit")[-1]
+    assert second == page.pipeline.calls[1][2]["save"], "the folder that the first edit left"
+    page.edit(client, "a bronze statue").result()
+    assert page.pipeline.folders("edit")[-1] == first, "the clip's own portrait"
 
 
 def test_mistakes_are_answered_before_any_work(page: Page) -> None:
@@ -242,7 +269,7 @@ def test_mistakes_are_answered_before_any_work(page: Page) -> None:
     assert "no clip yet" in refusal(client.submit(clip=None, text="red hair", api_name="/edit_text"))
     assert "instruction is empty" in refusal(page.edit(client, " "))
     assert "longer than 400 letters" in refusal(page.edit(client, "red hair " * 50))
-    assert "none of original, white" in refusal(page.edit(client, background="/etc/passwd"))
+    assert "no colour such as" in refusal(page.edit(client, background="/etc/passwd"))
     assert "broken" in refusal(page.edit(client, clip=broken))
     assert "cannot do this" in refusal(page.edit(client, "translate the contract into Latin"))
     refusal(page.edit(client, preset="ultra"))
@@ -348,11 +375,12 @@ def test_engines_follow_the_weights_and_the_machine(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(app.shutil, "which", lambda name: None)
     monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
     monkeypatch.setattr(app.weights, "path", lambda name: None)
-    assert [name for _, name in app.engines()] == ["builtin"]
+    assert [name for _, name in app.engines("text")] == ["builtin"]
     monkeypatch.setattr(app.weights, "path", lambda name: tmp_path)
-    assert [name for _, name in app.engines()] == ["builtin", "instruct-pix2pix"]
+    assert [name for _, name in app.engines("text")] == ["builtin", "instruct-pix2pix", "flux2-klein"]
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    assert app.engines()[0] == ("InstructPix2Pix", "instruct-pix2pix")
+    assert app.engines("text")[0] == ("InstructPix2Pix", "instruct-pix2pix")
+    assert app.engines("relight") == [("IC-Light", "ic-light"), ("Built-in relighting", "builtin")]
 
 
 def test_the_page_starts_without_heavy_libraries() -> None:

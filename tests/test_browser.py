@@ -84,9 +84,10 @@ def test_the_page_asks_nobody_else_and_fits_a_phone(browser: Any, page: Page) ->
         view.wait_for_timeout(1500)
         playwright_api.expect(view.get_by_text("Edit only people who agreed.")).to_be_visible()
         playwright_api.expect(view.get_by_label("Engine in use")).to_have_value("Built-in looks")
-        for name in ("Image style", "Try-on", "Relighting"):
+        for name, label in (("Image style", "#style"), ("Try-on", "#garment"), ("Relighting", "#light")):
             view.get_by_role("tab", name=name).click()
-            playwright_api.expect(view.get_by_text(f"{name} comes next")).to_be_visible()
+            playwright_api.expect(view.locator(label)).to_be_visible()
+            playwright_api.expect(view.get_by_role("button", name="Edit the clip")).to_have_count(1)
     assert hosts <= {"127.0.0.1", ""}
     with tab(browser, page, viewport={"width": 390, "height": 844}) as view:
         wide = view.evaluate("document.documentElement.scrollWidth")
