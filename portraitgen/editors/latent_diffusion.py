@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
@@ -28,8 +29,7 @@ Predict = Callable[
 ]  # noisy input [N, C, h, w], timestep, context [N, L, D] -> noise [N, 4, h, w]
 
 # The noise schedule of Stable Diffusion 1, which all models here share: cumulative product of alphas by timestep.
-_BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-ALPHAS: tuple[float, ...] = tuple((1 - _BETAS).cumprod(0).tolist())
+ALPHAS: tuple[float, ...] = tuple(np.cumprod(1 - np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2).tolist())
 
 
 def denoise(
