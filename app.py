@@ -391,6 +391,8 @@ def engines(kind: str) -> list[tuple[str, str]]:
 class Picture(gr.Image):
     """An uploaded picture as its path; what is wrong with it is said by `portraitgen.editors.pictures`."""
 
+    is_template = True  # shown as what it derives from
+
     def preprocess(self, payload: Any) -> str | None:
         return payload.path if payload else None
 
