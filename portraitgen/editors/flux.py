@@ -19,13 +19,16 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from .. import weights
-from ..errors import InputError
 from . import EditBatch
+from .anchored_noise import anchored_noise
+from .latent_diffusion import required, resize
 from .memory import resident
+from .prompts import clean_prompt
 
 REFERENCE_TIME = 10  # first coordinate of a reference's tokens; the edited picture's is 0
 MULTIPLE = 16  # pixels under one token
+MAX_TOKENS = 512  # of a prompt
+TEXELS = 384  # of the noise that lies on the body; in a portrait a token covers about 28 of them
 ROOM_FOR_BOTH = (
     22e9  # bytes of GPU memory from which text encoder (8.1 GB) and transformer (7.8 GB) may lie there together
 )
@@ -171,74 +174,68 @@ def load_encoder(folder: Path, device: str) -> Any:
 
 @functools.lru_cache(maxsize=16)
 @torch.no_grad()
-def embed(folder: Path, device: str, instruction: str) -> Tensor:
-    """The instruction as the transformer reads it, ``[1, 512, D]``, in main memory.
+def embed(folder: Path, device: str, instruction: str) -> tuple[Tensor, str | None]:
+    """The instruction as the transformer reads it, ``[1, 512, D]`` in main memory; and its words, if only some of them were read.
 
     The text encoder and the transformer are never on the card together, so that 12 GB are enough.
     """
     with resident(("flux2-klein text encoder", folder, device), lambda: load_encoder(folder, device)) as pipeline:
         context: Tensor = pipeline.encode_prompt(instruction, device=torch.device(device))[0].cpu()
-    return context
+        said = [{"role": "user", "content": instruction}]
+        template = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+        tokens = pipeline.tokenizer(pipeline.tokenizer.apply_chat_template(said, **template)).input_ids
+        read = pipeline.tokenizer.decode(tokens[:MAX_TOKENS], skip_special_tokens=True)
+    return context, read if len(tokens) > MAX_TOKENS else None
 
 
 class FluxKlein:
     """Edits frames by a free-form instruction with FLUX.2 klein.
 
     Args:
-        instruction: what to change; beyond 512 tokens it is cut.
+        instruction: what to change, in any language that Qwen3 reads; beyond 512 tokens it is cut.
         device: "cpu" or "cuda".
         size: least length in pixels of the longer side at which it edits; larger frames are edited at their own size.
         steps: transformer steps per edit; the model is distilled to 4.
         chunk: frames edited at a time.
 
     Raises:
-        InputError: if the weights are not here.
+        InputError: if the weights are not here, or the instruction holds no words.
     """
 
     name = "FLUX.2 klein"
     reads_render = True
     face_aware = True
     edits_background = False
-    understood = "the instruction as it is"
 
     def __init__(self, instruction: str, device: str, *, size: int = 512, steps: int = 4, chunk: int = 4) -> None:
-        folder = weights.path("flux2-klein")
-        if folder is None:
-            raise InputError(
-                "The weights of FLUX.2 klein are not here. Fetch them with: python -m portraitgen weights "
-                "--fetch flux2-klein, or use the engine builtin."
-            )
-        self.folder, self.device = folder, device
-        self.context = embed(folder, device, instruction)
+        instruction = clean_prompt(instruction)
+        self.folder, self.device = required("flux2-klein", self.name), device
+        self.context, read = embed(self.folder, device, instruction)
+        self.understood = "the instruction as it is" if read is None else f"the instruction as far as “… {read[-40:]}”"
         self.size, self.steps, self.chunk = size, steps, chunk
 
     @torch.no_grad()
     def edit(self, batch: EditBatch) -> Tensor:
         """Return the edited frames, [B, 3, H, W] in [0, 1], on the batch's device.
 
-        The strength is the share of noise in the start: at 1 only the source frame counts, below it the render too. All frames
-        share the seed's noise, so a frame's edit does not depend on the frames beside it.
+        The strength is the share of noise in the start: at 1 only the source frame counts, below it the render too. The seed's noise
+        lies on the body, and a frame's edit does not depend on the frames beside it.
         """
         if batch.strength == 0:
             return batch.source
-        key = ("flux2-klein", self.folder, self.device)
-        pairs = zip(batch.source.split(self.chunk), batch.rendered.split(self.chunk), strict=True)
+        together = zip(*(x.split(self.chunk) for x in (batch.source, batch.rendered, batch.uv)), strict=True)
+        key = (self.name, self.folder, self.device)
         with resident(key, lambda: load_parts(self.folder, self.device)) as parts:
-            return torch.cat([self._edit_chunk(parts, source, rendered, batch) for source, rendered in pairs])
+            edited = [self._edit_chunk(parts, source, rendered, uv, batch) for source, rendered, uv in together]
+        return torch.cat(edited)
 
-    def _edit_chunk(self, parts: Parts, source: Tensor, rendered: Tensor, batch: EditBatch) -> Tensor:
+    def _edit_chunk(self, parts: Parts, source: Tensor, rendered: Tensor, uv: Tensor, batch: EditBatch) -> Tensor:
         height, width = source.shape[-2:]
         scale = max(1.0, self.size / max(height, width))
         inside = [max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (height, width)]
-        reference = parts.encode(_resize(source, inside))
-        start = parts.encode(_resize(rendered, inside))
-        generator = torch.Generator().manual_seed(batch.seed)
-        noise = torch.randn((1, *start.shape[1:]), generator=generator).to(start)
+        reference = parts.encode(resize(source, inside))
+        start = parts.encode(resize(rendered, inside))
+        _, channels, rows, columns = start.shape
+        noise = anchored_noise(uv, (rows, columns), batch.seed, channels, TEXELS).to(start)
         latents = walk(parts, start, reference, noise, self.context, batch.strength, self.steps)
-        return _resize(parts.decode(latents), [height, width]).to(source)
-
-
-def _resize(images: Tensor, size: list[int]) -> Tensor:
-    if list(images.shape[-2:]) == size:
-        return images
-    return functional.interpolate(images, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        return resize(parts.decode(latents), [height, width]).to(source)
