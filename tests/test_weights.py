@@ -350,6 +350,19 @@ def test_a_full_disk_is_noticed_before_the_download(hub: Hub, tmp_path: Path) ->
     assert not any("/resolve/" in path for _, path, _ in hub.requests)
 
 
+def test_a_disk_that_fills_up_on_the_way(hub: Hub, tmp_path: Path) -> None:
+    code = (
+        "import errno, huggingface_hub.file_download as download\n"
+        "def fill(url, stream, **options):\n"
+        "    stream.write(b'as much as there was room for')\n"
+        "    raise OSError(errno.ENOSPC, 'No space left on device')\n"
+        "download.http_get = fill\n"
+        "from portraitgen.__main__ import main; main(['weights', '--fetch', 'vgg16'])"
+    )
+    assert "There is no room for vgg16" in sentence(run_code(hub, tmp_path, code))
+    assert not (tmp_path / "vgg16" / "fetched.json").exists()
+
+
 def test_the_hubs_own_cache_serves_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
