@@ -94,7 +94,7 @@ def _characters() -> Mapping[str, tuple[Operation, ...]]:
         "vampire": (
             colour(skin, "#dcd6da", amount=0.75), colour(lips, "#8a0a18", amount=0.95), colour(eyes, "#c41212",
                 amount=0.95),
-            _effect("dark eye sockets"), colour(hair, "#0d0c10", amount=0.9),
+            _effect("dark eye sockets"), colour(hair, "#0d0c10", amount=0.9), colour(brows, "#16121a", amount=0.85),
         ),
         "clown": (
             colour(skin, "#f4f1ee", amount=0.88), _effect("clown mouth"), colour(lips, "#d0101c"),
@@ -104,7 +104,7 @@ def _characters() -> Mapping[str, tuple[Operation, ...]]:
         "joker": (
             colour(skin, "#efece8", amount=0.88), _effect("clown mouth"), colour(lips, "#b00d18"),
                 _effect("dark eye sockets"),
-            colour(hair, "#3c8a3a"), colour(("clothes",), "#4b1d78"),
+            colour(hair, "#3c8a3a"), colour(brows, "#2f4a2c", amount=0.7), colour(("clothes",), "#4b1d78"),
         ),
         "ghost": (
             colour(skin, "#cfdce6", amount=0.85), colour(hair, "#e2ebf2", amount=0.85), colour(lips, "#9fb0c0", amount=0.85),
@@ -113,8 +113,8 @@ def _characters() -> Mapping[str, tuple[Operation, ...]]:
         ),
         "alien": (colour(skin, "#6fae4a"), colour(lips, "#4d7f38"), colour(eyes, "#101512", whole=True, amount=0.8),
             colour(brows, "#3c5c2a", amount=0.8)),
-        "hulk": (colour(skin, "#4f9140"), colour(lips, "#3f7434"), colour(hair, "#12180f"), colour(("clothes",),
-            "#5a2a86")),
+        "hulk": (colour(skin, "#4f9140"), colour(lips, "#3f7434"), colour(hair, "#12180f"), colour(brows, "#12180f"),
+            colour(("clothes",), "#5a2a86")),
         "blue alien": (colour(skin, "#3f78c8"), colour(lips, "#34509c"), colour(eyes, "#e8c530"), colour(brows,
             "#1d2f62", amount=0.8)),
         "devil": (colour(skin, "#b01a12"), colour(lips, "#4e0606"), colour(eyes, "#f2c014", whole=True),
@@ -122,8 +122,11 @@ def _characters() -> Mapping[str, tuple[Operation, ...]]:
         "mime": (colour(skin, "#f6f4f2", amount=0.9), colour(lips, "#b80f1e"), _effect("eye shadow")),
         "goth": (colour(skin, "#ded8da", amount=0.6), colour(lips, "#150a12"), _effect("eye shadow"), colour(hair,
             "#0b0a0e"), colour(("clothes",), "#121114")),
-        "elf": (colour(skin, "#f3e2d6", amount=0.5), colour(hair, "#ece4cf"), colour(eyes, "#58b8d8"),
+        "elf": (colour(skin, "#f3e2d6", amount=0.5), colour(hair, "#ece4cf"), colour(brows, "#a08a66", amount=0.7),
+            colour(eyes, "#58b8d8"),
             _effect("pale glow")),
+        "simpsons": (colour(skin, "#fbd02c", amount=1.0), colour(lips, "#c9962a", amount=0.6), colour(brows, "#3a2a16", amount=0.7),
+            Operation(lexicon.EVERYTHING, "look", "cartoon")),
         "silver fox": (colour(hair, "#b4b7bb"), colour(brows, "#8e9094", amount=0.8)),
         "rainbow": (Operation(hair, "colour", "rainbow", {"rgb": (0.9, 0.2, 0.3), "rainbow": True}),),
         "eye shadow": (_effect("eye shadow"),),
@@ -217,6 +220,7 @@ def capabilities() -> tuple[Mapping[str, str], ...]:
                 "alien": "an alien",
                 "elf": "an elf",
                 "hulk": "the Hulk",
+                "simpsons": "one of the Simpsons",
                 "blue alien": "a Smurf",
                 "goth": "a goth",
             }.get(name, f"a {name}")

@@ -116,9 +116,28 @@ def _shade(clause: Clause) -> str:
 def borrow(clauses: list[Clause]) -> list[Clause]:
     """Let clauses without attribute or without region take it from their neighbour."""
     result: list[Clause] = []
+    corrected = False
     for clause in clauses:
         before = result[-1] if result else None
+        if before and clause.words and set(clause.words) <= tagging.CORRECTION:
+            corrected = True  # "blue, no wait, green"
+            continue
+        if corrected and before and clause.attributes:
+            corrected = False
+            if not clause.regions or clause.regions == before.regions:
+                before.attributes, before.unknown = clause.attributes, []
+                continue
         bare = bool(clause.regions) and not clause.attributes and not clause.impossible and not clause.remove
+        if (
+            before
+            and clause.keep
+            and before.regions
+            and not before.attributes
+            and clause.attributes
+            and not clause.regions
+        ):
+            before.keep = clause.keep  # "her hair not blue"
+            continue
         excepted = clause.keep in tagging.EXCEPT or (
             clause.joiner == "but" and before is not None and before.hint == "everything"
         )

@@ -25,7 +25,7 @@ TINTABLE = frozenset(
 )  # where "gold" or "chocolate" is a colour
 IMPLIED_REGION: Mapping[str, str] = {
     **{lexicon.join(name): "hair" for name in lexicon.HAIR_COLOURS},
-    "greenscreen": "background",
+    **dict.fromkeys(("greenscreen", "chromakey", "bluescreen"), "background"),
 }
 ORDER = ("character", "material", "colour", "effect", "adjustment", "mood", "look", "style")
 
@@ -54,7 +54,10 @@ def parse(instruction: str) -> Plan:
     Raises InputError when it is empty, endless or has no words, and CannotEdit when no part of it can be done.
     """
     text = tagging.clean(instruction)
-    clauses = borrow(split(tagging.tag(text)))
+    tags = tagging.tag(text)
+    if any(tag.text in tagging.NOTHING for tag in tags) and not any(tag.entries for tag in tags):
+        raise InputError("The instruction asks for no change. Write what to change, such as 'give her blue hair'.")
+    clauses = borrow(split(tags))
     kept = _kept(clauses)
     operations: list[Operation] = []
     missed: list[str] = []
@@ -66,6 +69,9 @@ def parse(instruction: str) -> Plan:
     operations = [operation for operation in operations if operation.regions]
     if not operations:
         raise _cannot(text, missed, described, kept)
+    operations, overruled = _last_words(operations)
+    missed += [f"{title} (said otherwise later)" for title in overruled if title in described]
+    described = [title for title in described if title not in overruled]
     operations.sort(key=lambda operation: ORDER.index(operation.kind))
     notes = [_join(described)]
     if kept:
@@ -109,11 +115,11 @@ def _resolve(clause: Clause, operations: list[Operation], missed: list[str]) -> 
     if found:
         missed.extend(f"'{words}' ({reason})" for reason, words in clause.impossible)
         if clause.unknown:
-            missed.append(f"'{' '.join(clause.unknown)}' (not understood)")
+            missed.append(f"{_quoted(' '.join(clause.unknown))} (not understood)")
     elif clause.impossible and len(clause.unknown) < 2:
-        missed.append(f"'{clause.text}' ({clause.impossible[0][0]})")
+        missed.append(f"{_quoted(clause.text)} ({clause.impossible[0][0]})")
     elif clause.unknown or clause.impossible or clause.regions:
-        missed.append(f"'{clause.text}' (not understood)")
+        missed.append(f"{_quoted(clause.text)} (not understood)")
 
 
 def _is_object(clause: Clause) -> bool:
@@ -166,7 +172,12 @@ def _simplified(found: list[Operation], clause: Clause) -> list[Operation]:
     drop: set[str] = set()
     if len({operation.name for operation in found if operation.kind == "material"}) > 1:
         drop.add("marble")  # "a gold statue"
+    looks = {operation.name for operation in found if operation.kind in ("look", "style")}
+    if len(looks) > 1:
+        drop.add("film")  # "a Pixar movie"
     painted = "oil" in clause.words or "painting" in clause.words
+    if not painted and clause.impossible:
+        drop.add("oil")  # "face paint like a tiger"
     if any(operation.kind == "style" or (operation.kind == "look" and operation.name != "oil") for operation in found):
         drop.add("oil")  # "a Monet painting"
     elif not painted and any(operation.kind in ("colour", "material") for operation in found):
@@ -206,10 +217,21 @@ def _regions(kind: str, name: str, named: tuple[str, ...], clause: Clause) -> tu
     if kind == "material":
         return EVERYTHING if clause.hint == "everything" else PERSON
     if kind == "adjustment":
-        if name in ("tanned", "pale"):
+        if name in ("tanned", "pale", "smooth"):
             return ("skin",)
         return PERSON if clause.hint == "person" else EVERYTHING
     return PERSON if clause.only and clause.hint == "person" else EVERYTHING
+
+
+def _last_words(operations: list[Operation]) -> tuple[list[Operation], list[str]]:
+    """The operations less the colours that a later colour of the same regions replaces, and these in words."""
+    last = {operation.regions: place for place, operation in enumerate(operations) if _paints(operation)}
+    lost = [op for place, op in enumerate(operations) if _paints(op) and last[op.regions] != place]
+    return [operation for operation in operations if operation not in lost], _describe(lost)
+
+
+def _paints(operation: Operation) -> bool:
+    return operation.kind == "colour" and "character" not in operation.parameters
 
 
 def _without(operation: Operation, kept: tuple[str, ...]) -> Operation:
@@ -249,6 +271,11 @@ def _join(parts: Iterable[str]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def _quoted(text: str) -> str:
+    """The person's own words, at most 80 letters of them."""
+    return f"'{text if len(text) <= 80 else text[:79] + '…'}'"
+
+
 def _cannot(text: str, missed: list[str], described: list[str], kept: tuple[str, ...]) -> CannotEdit:
     if described:
         understood = f"I understood {_join(described)}, but all of that is to be kept"
@@ -257,7 +284,7 @@ def _cannot(text: str, missed: list[str], described: list[str], kept: tuple[str,
     elif kept:
         understood = f"I understood only what to keep ({_name(kept)}), not what to change"
     else:
-        understood = f"I found nothing to change in '{text if len(text) < 80 else text[:77] + '…'}'"
+        understood = f"I found nothing to change in {_quoted(text)}"
     choices = catalogue.examples()
     near = [choices[index] for index, _ in meaning.nearest(text, choices)[:3]]
     return CannotEdit(f"{understood}. The nearest things it can do: {'; '.join(near)}. {ENABLE}")

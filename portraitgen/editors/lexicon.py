@@ -1,4 +1,4 @@
-"""The words of the built-in editor: regions, colours, materials, looks, painting styles, light, characters, and what it cannot do.
+"""The words of the built-in editor: regions, colours, materials, looks, painting styles, light and characters.
 
 Each table maps a name to its everyday phrases, "|" between them. Phrases are compared without spaces and hyphens, so "pop art",
 "pop-art" and "popart" are one entry. ``vocabulary()`` is the index over all tables.
@@ -10,11 +10,7 @@ import functools
 from collections.abc import Mapping
 from typing import NamedTuple
 
-
-def words(text: str) -> frozenset[str]:
-    """The words of a text."""
-    return frozenset(text.split())
-
+from .limits import IMPOSSIBLE, words
 
 FACE = ("skin", "lips", "eyes", "brows", "teeth", "mouth")
 PERSON = ("skin", "hair", "lips", "eyes", "brows", "teeth", "mouth", "clothes")
@@ -88,7 +84,8 @@ EXTRA_COLOURS: Mapping[str, str] = {
         "turquoise blue": "#2fc4c9", "teal": "#0f8a8a",
     "white": "#f7f7f7", "black": "#111114", "navy": "#0f1d52", "ash": "#b2aca3", "khaki": "#a39b6b",
         "dark blue": "#16265c", "dark green": "#14422a",
-    "dark red": "#7a1018", "olive": "#6d6d22", "beige": "#dbcdb0",
+    "dark red": "#7a1018", "olive": "#6d6d22", "beige": "#dbcdb0", "green screen": "#00b140", "chroma key": "#00b140",
+        "blue screen": "#0047bb",
 }  # fmt: skip
 HAIR_COLOURS: Mapping[str, str] = {
     "blonde": "#d8b36a", "blond": "#d8b36a", "platinum blonde": "#eadfc4", "platinum blond": "#eadfc4",
@@ -114,6 +111,9 @@ ADJUSTMENTS: Mapping[str, str] = {
     "warmer": "warmer|warm|warm colours|warm tones|warm tone",
     "cooler": "cooler|cool colours|cool tones|colder|cold|cool tone|chilly",
     "tanned": "tan|tanned|sun tanned|suntan|sunkissed|sunburnt|sunburned|darker skin",
+    "smooth": "smooth|smoother|smoothed|airbrush|airbrushed|beauty filter|retouch|retouched|flawless|clear skin|soft skin|silky skin|"
+    "perfect skin|no wrinkles|fewer wrinkles|less wrinkles|without wrinkles|remove wrinkles|remove the wrinkles|remove her wrinkles|"
+    "remove his wrinkles|remove my wrinkles|remove blemishes|remove acne|remove pimples|remove spots|remove skin imperfections",
     "pale": "pale|paler|fair|pallid|fair skinned|pale skinned",
 }
 
@@ -161,27 +161,32 @@ LOOKS: Mapping[str, str] = {
     "oil": "oil|oil painting|oil paint|oils|painting|painted|acrylic|oil on canvas|canvas|paint|painterly|"
     "classical painting|oil painted|brush strokes",
     "pastel": "pastel|pastel drawing|pastel painting|soft pastel|chalk pastel|pastels|pastel art",
-    "cartoon": "cartoon|cartoonish|cartoons|animated|animation|simpsons|disney|toon|cel shaded|cel shading|"
+    "cartoon": "cartoon|cartoonish|cartoons|animated|animation|disney|south park|futurama|"
+    "rick and morty|gta|gta 5|gta v|grand theft auto|2d|2d animation|"
+    "looney tunes|"
+    "tintin|toon|cel shaded|cel shading|"
     "caricature|family guy|cartoon character|vector art",
     "anime": "anime|studio ghibli|ghibli|anime character|japanese animation|miyazaki|makoto shinkai",
     "3d cartoon": "pixar|3d cartoon|3d animation|pixar character|dreamworks|3d render|cgi|3d animated|video game|"
     "game character|fortnite|sims",
     "comic": "comic|comic book|comics|lichtenstein|graphic novel|marvel|superhero comic|halftone|comic strip|"
     "spider verse|spiderverse",
-    "pixel art": "pixel|pixel art|pixelated|pixelate|8 bit|8bit|16 bit|pixels|pixelart|retro game|nintendo",
+    "pixel art": "pixel|pixel art|pixelated|pixelate|8 bit|8bit|16 bit|pixels|pixelart|retro game|nintendo|pixel art game|pixel game|"
+    "gameboy|game boy|arcade game|retro video game",
     "blocks": "lego|legos|blocks|block|bricks|toy bricks|minecraft|voxel|voxels|building blocks|lego brick|"
     "lego bricks|lego character|lego minifigure|minifigure",
     "mosaic": "mosaic|tiles|tile|tesserae|roman mosaic|byzantine mosaic|byzantine",
     "pop art": "pop art|warhol|andy warhol|shepard fairey|screen print|screenprint|silkscreen|hope poster",
     "poster": "poster|posterised|posterized|flat colours|stencil|banksy|graffiti|street art|vector|flat design|"
     "low poly|paper cut|papercut",
-    "film": "film|analog film|analogue film|kodak|35mm|movie|cinematic|vintage|retro|polaroid|old film|film look|"
-    "seventies|70s|instagram|lomography|hollywood|film grain",
+    "film": "film|analog film|analogue film|kodak|35mm|teal and orange|movie|cinematic|vintage|retro|polaroid|old film|film look|"
+    "seventies|70s|instagram|80s|90s|1980s|1990s|eighties|nineties|vhs|camcorder|lomography|hollywood|film grain",
     "sepia": "sepia|old photo|old photograph|victorian|daguerreotype|antique photo|antique|wild west|19th century|"
+    "1800s|1900s|1910s|1920s|1930s|twenties|roaring twenties|"
     "western|old timey",
     "noir": "noir|film noir|sin city|detective movie",
     "black and white": "black and white|monochrome|greyscale|grey scale|bw|b w|b and w|colourless|silent film|"
-    "old movie",
+    "old movie|1940s|1950s|50s|fifties",
     "neon": "neon|neon lights|neon light|cyberpunk|synthwave|vaporwave|blade runner|tron|neon glow|retrowave|"
     "futuristic|rave|neon signs|night club|nightclub",
     "hologram": "hologram|holographic|holo|star wars hologram",
@@ -266,7 +271,8 @@ CHARACTERS: Mapping[str, str] = {
     "devil": "devil|demon|satan|demonic|hellboy|lucifer|darth maul",
     "mime": "mime|mime artist|geisha|pantomime",
     "goth": "goth|gothic|emo|goth makeup|punk",
-    "elf": "elf|elven|fairy|elsa|white witch|galadriel",
+    "elf": "elf|elven|tolkien elf|tolkien|legolas|elrond|fairy|elsa|white witch|galadriel",
+    "simpsons": "simpsons|the simpsons|simpson|simpsons character|homer simpson|bart simpson|marge simpson|lisa simpson",
     "silver fox": "silver fox",
     "rainbow": "rainbow|rainbow coloured|multicoloured|multicolored|unicorn|pride|multi coloured|iridescent|"
     "all colours",
@@ -275,72 +281,6 @@ CHARACTERS: Mapping[str, str] = {
     "make-up": "makeup|make up|made up|glamour makeup|glam|glamorous|glamour",
     "gloss": "glossy|gloss|shiny lips",
 }
-
-# What the built-in editor cannot do, by what it would take; the value is how the answer names it.
-IMPOSSIBLE: Mapping[str, str] = {
-    "adding objects": "glasses|sunglasses|spectacles|hat|cap|crown|helmet|mask|beanie|earring|earrings|necklace|"
-    "jewellery|jewelry|tattoo|tattoos|"
-    "piercing|piercings|scar|scars|freckles|freckle|flowers|flower|horns|wings|headphones|tie|bow tie|headband|veil|"
-    "turban|monocle|goggles|halo|tiara|bindi|"
-    "eyepatch|eye patch|pipe|cigarette|fangs|ring|gloves|bag|cat ears|bunny ears|butterflies|stars|text|logo|flag|"
-    "fireworks|cowboy hat|santa hat|"
-    "wrinkles|bandana|ribbon|watch|sword|gun|phone|balloons|dragon|car|dog|cat",
-    "growing or shaping hair": "beard|moustache|mustache|goatee|stubble|sideburns|bald|longer hair|shorter hair|"
-    "long hair|short hair|curly|wavy|straight hair|"
-    "afro|mohawk|dreadlocks|buzz cut|curlier|shaved|buzzcut|bob|pigtails|shaven|balder|bangs hair|hairy",
-    "changing age": "older|younger|old|young|baby|age|elderly|aged|teenager|toddler|aging|ageing|infant|grandmother|"
-    "grandfather|old man|old woman|grandma|grandpa",
-    "changing the shape of face or body": "fat|fatter|thin|thinner|slim|slimmer|muscular|chubby|skinny|taller|"
-    "shorter|bigger|smaller|bigger eyes|big eyes|"
-    "big|small|nose job|handsome|beautiful face|ugly|longer|larger|wider|pointy|elf ears|pointy ears|buff|obese|"
-    "round|swollen|plump",
-    "changing expression or pose": "smile|smiling|smiles|laugh|laughing|cry|crying|angry|sad|happy|frown|frowning|"
-    "wink|winking|open mouth|close eyes|closed eyes|"
-    "dance|dancing|look left|look right|surprised|turn around|talk|speak|sing|singing|tears|scared|serious|sleepy|"
-    "kiss|looking|smirk",
-    "changing who it is": "obama|trump|biden|einstein|elon|musk|mark|zuckerberg|batman|superman|spiderman|spider|"
-    "wonder|celebrity|king|queen|"
-    "princess|prince|harry|potter|gender|male|female|werewolf|wolf|tiger|lion|bear|monkey|ape|gorilla|panda|fox|"
-    "mermaid|pirate|ninja|samurai|knight|soldier|"
-    "astronaut|cowboy|wizard|witch|angel|santa|skeleton|skull|mummy|monster|animal|dwarf|hobbit|viking|gandalf|"
-    "tolkien|tom|cruise|taylor|swift|"
-    "elephant|horse|rabbit|bunny|reptile|lizard|snake|bird|centaur|minotaur|medusa|cheetah|leopard|pumpkin|barack|"
-    "donald|jolie|frankenstein",
-    "putting in a new place": "beach|forest scene|jungle|city|street|mountain|mountains|space|moon surface|desert|"
-    "paris|eiffel tower|tokyo|castle|park|office|"
-    "library|garden|sea|ocean|island|field|meadow|church|new york|galaxy|universe|mars|stadium|cafe|restaurant|"
-    "kitchen|pyramid|waterfall|lake|river|spaceship|woods",
-    "replacing a garment": "stripes|striped|polka dots|plaid|floral|hawaiian|kimono|sari|tuxedo|bikini|swimsuit|"
-    "naked|nude|topless|undress|shirtless|"
-    "polka dot|chequered|checkered|camouflage|tartan|toga|sleeveless|underwear",
-    "changing the fabric": "leather|silk|satin|velvet|wool|woollen|cotton|fur|furry|lace|linen|knitted|sequins|"
-    "sequin|suede|corduroy",
-    "moving or cropping": "zoom|crop|rotate|flip|mirror image|closer|slow motion|faster|slower|reverse|upside down|"
-    "tilt|camera|resize",
-    "removing things": "erase|cut out|delete|get rid|eliminate",
-}
-
-FILLER = words(
-    """
-    a an the this that these those of in on to into at with from by for as like it its is are be being been was
-    were and or so too also very really quite much more bit little please can could would you i we want wish
-    need let lets now then just turn make makes making made give gives giving change changes changed changing
-    convert transform render style styled styles stylise stylised stylize stylized look looks looking looked
-    appear appears seem become becomes became put set apply add adding have has had having get got effect filter
-    version form kind sort type colour coloured colours colourful shade tone tones hue dye dyed dyeing paint
-    tint tinted dress dressed wear wearing wears out up over under across some any fully completely totally
-    entirely slightly natural real realistic nice lovely flat seen beautiful cool great awesome perfect good
-    pretty gorgeous stunning funny amazing elegant classic classical traditional famous art artistic artwork
-    artist work piece figure figurine old-fashioned stylish fashionable should shall must may might if were one
-    two her his their our your my me him she he they them who which what where when mode theme themed vibe vibes
-    feel feeling atmosphere mood lighting lit light lights glow similar inspired based resembling replace swap
-    keep keeping use using do does doing done show create creating through while during own same new different
-    covered wrapped made carved sculpted cast solid surface texture textured material skinned haired eyed lipped
-    backgrounded drawn drawing painted painting there here not no than both each every part parts area areas
-    side hello hi thanks thank ok okay design quality hd 4k detailed detail ultra super highly professional
-    traditionally century era time day wash washed piece pieces leaf plated deep strong full coat layer long
-    """
-)
 
 
 class Entry(NamedTuple):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import EditBatch
 from .colour import from_oklab, oklab_of, smoothstep, to_oklab
-from .surface import carried, masked_blur, region, region_mask, unit
+from .filters import smooth
+from .surface import blur, carried, masked_blur, region, region_mask, unit
 
 # Per region: how far lightness goes to the target, how much relief stays, how much of the target's chroma it takes.
 BEHAVIOUR: Mapping[str, tuple[float, float, float]] = {
@@ -112,7 +114,7 @@ def _iris(batch: EditBatch, lab: Tensor, mask: Tensor) -> Tensor:
 
 
 def adjust(batch: EditBatch, image: Tensor, regions: tuple[str, ...], name: str) -> Tensor:
-    """Tonal adjustments of the whole ``image`` [B, 3, H, W], to be masked: darker, lighter, vivid, muted, warmer, cooler, tanned, pale."""
+    """The whole ``image`` [B, 3, H, W] darker, lighter, vivid, muted, warmer, cooler, tanned, pale or smooth, to be masked."""
     lab = to_oklab(image)
     light, chroma = lab[:, :1], lab[:, 1:]
     if name == "darker":
@@ -133,6 +135,11 @@ def adjust(batch: EditBatch, image: Tensor, regions: tuple[str, ...], name: str)
     elif name == "tanned":
         tan = oklab_of((0.66, 0.42, 0.26), lab)
         light, chroma = light * 0.84, torch.lerp(chroma, tan[:, 1:].expand_as(chroma), 0.55)
+    elif name == "smooth":
+        calm = [smooth(frame.permute(1, 2, 0).cpu().numpy(), unit(batch), passes=3, tone=0.05) for frame in lab]
+        base = torch.from_numpy(np.stack(calm)).permute(0, 3, 1, 2).to(lab)
+        grain = light - blur(light, 1.0 * unit(batch))  # pores stay, or skin turns into wax
+        light, chroma = base[:, :1] + 0.5 * grain, base[:, 1:]
     else:  # pale
         light, chroma = 1 - (1 - light) ** 1.35, chroma * 0.5
     return from_oklab(torch.cat([light, chroma], 1))

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..errors import InputError
-from .lexicon import FILLER, Entry, vocabulary, words
+from .languages import check_language
+from .lexicon import Entry, vocabulary
+from .limits import FILLER, words
 from .meaning import english_words
 
 MAX_LENGTH = 500
 LONGEST_PHRASE = 5  # words
+MARKUP = re.compile(r"<[^<>]*>|[<>`]")
 TOKEN = re.compile(r"#[0-9a-f]{3,8}\b|[^\W_]+|[,;.!?:&+/]")
 SPELLING: tuple[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\bgr[ae]y(ish)?\b"), "grey"),
@@ -37,7 +40,7 @@ KEEP = words(
 EXCEPT = frozenset(["except", "excluding", "besides", "unless", "without"])
 STAY = words(
     """
-    unchanged stays stay remain remains untouched alone intact same unaltered unmodified unedited unaffected
+    unchanged stays stay remain remains untouched alone intact same unaltered unmodified unedited unaffected kept
     """
 )
 JOINERS = words(
@@ -48,6 +51,8 @@ JOINERS = words(
 ONLY = frozenset(["only", "just", "solely"])
 REST = frozenset(["else", "rest", "otherwise", "other", "others"])
 REMOVE = frozenset(["remove", "removing", "removed", "plain", "transparent", "hide"])
+CORRECTION = frozenset(["no", "wait", "actually", "sorry", "rather", "instead", "mean", "i", "oops", "hmm"])
+NOTHING = frozenset(["anything", "nothing"])
 IT = frozenset(("it", "this", "that"))
 WEAR = frozenset(["wearing", "wear", "wears", "dressed"])
 STRUCTURE = KEEP | STAY | JOINERS | ONLY | REST | REMOVE | IT | WEAR
@@ -62,7 +67,10 @@ class Tag(NamedTuple):
 
 
 def clean(instruction: str) -> str:
-    """The instruction on one line, without control characters. Raises InputError when there is nothing to read in it, or too much."""
+    """The instruction on one line, without control characters and markup.
+
+    Raises InputError when there is nothing to read in it, too much, or another language than English.
+    """
     if not isinstance(instruction, str):
         raise InputError("The instruction is not text. Write what to change, such as 'give her blue hair'.")
     text = "".join(
@@ -70,11 +78,12 @@ def clean(instruction: str) -> str:
         for character in unicodedata.normalize("NFKC", instruction)
         if character.isspace() or unicodedata.category(character)[0] != "C"
     )
-    text = " ".join(text.split())
+    text = " ".join(MARKUP.sub(" ", text).split())
     if not any(character.isalnum() for character in text):
         raise InputError("The instruction has no words. Write what to change, such as 'give her blue hair'.")
     if len(text) > MAX_LENGTH:
         raise InputError(f"The instruction has {len(text)} characters. Write at most {MAX_LENGTH}.")
+    check_language(text)
     return text
 
 
