@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -214,6 +215,21 @@ def test_the_network_computes_what_the_published_one_does(tmp_path: Path) -> Non
     )
 
 
+def test_half_precision_hardly_changes_the_picture() -> None:
+    """The path that a GPU takes, on the CPU: every layer in bfloat16, the flow itself in full precision."""
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = TryOnTransformer(TINY).eval()
+        model.load_state_dict(filled(model.state_dict()))
+        generator = torch.Generator().manual_seed(3)
+        noise = torch.randn((2, 3, 96, 72), generator=generator)
+        conditions = [torch.rand((2, channels, 96, 72), generator=generator) for channels in (3, 1, 3, 1)]
+        with torch.no_grad():
+            found.append(sample(model.to(dtype), conditions, noise, 3, 1.5))
+    assert found[1].dtype == torch.float32
+    assert (found[0] - found[1]).abs().mean() < 0.02
+
+
 def test_full_size_on_the_meta_device() -> None:
     with torch.device("meta"):
         model = TryOnTransformer()
@@ -263,6 +279,32 @@ def test_points_are_found_where_they_are(folder: Path) -> None:
         missing = np.isnan(points).any(1)
         assert np.flatnonzero(missing).tolist() == [4, 25]  # right wrist; the point of the face after 7 others
         assert np.abs(points[~missing] - (x, y)).max() < 4
+
+
+def test_points_come_in_drawing_order() -> None:
+    """A network that finds point k at (100 + k, 200 + k) of its own picture, which the box makes the picture itself."""
+
+    class Network:
+        def get_inputs(self) -> list[SimpleNamespace]:
+            return [SimpleNamespace(name="input", shape=[1, 3, 384, 288])]
+
+        def run(self, outputs: None, given: dict[str, np.ndarray]) -> list[np.ndarray]:
+            number = np.arange(133)
+            across, down = np.zeros((1, 133, 576)), np.zeros((1, 133, 768))
+            across[0, number, 2 * (100 + number)], down[0, number, 2 * (200 + number)] = 0.9, 0.4
+            down[0, 16] *= 0.5  # the right ankle: seen across, not down
+            return [across, down]
+
+    box = np.array([28.8, 38.4, 259.2, 345.6])  # with its margin 288 x 384
+    points = find_pose(Network(), np.zeros((384, 288, 3), np.uint8), box)
+    coco = points[:, 0] - 100
+    assert coco[[0, 2, 3, 4, 5, 8, 11, 13, 14, 15, 16, 17]].tolist() == pytest.approx(
+        [0, 6, 8, 10, 5, 12, 11, 15, 2, 1, 4, 3]
+    )
+    assert coco[1] == pytest.approx(5.5)  # the neck, between the shoulders
+    assert np.isnan(points[10]).all()
+    assert coco[18:].tolist() == pytest.approx(list(range(23, 133)))
+    assert (points[~np.isnan(coco)] @ (-1, 1)).tolist() == pytest.approx([100] * 127)
 
 
 def test_figures_are_drawn_as_in_training() -> None:
@@ -386,6 +428,8 @@ def test_a_worn_garment_is_told_from_its_wearer() -> None:
     assert wearer.clothes[330:420, 120:170].mean() > 0.9  # her suit
     assert not wearer.clothes[40:200, 300:].any()  # the wall behind her
     assert find_wearer(torch.ones(3, 200, 160)) is None
+    small = torch.nn.functional.interpolate(photo[None], (96, 96), mode="area")[0]
+    assert (found := find_wearer(small)) is None or found.clothes.shape == (96, 96)
 
 
 def test_a_worn_photo_is_covered_and_its_pose_read(

@@ -312,6 +312,21 @@ def test_only_safetensors_are_read(folder: Path, tmp_path: Path) -> None:
         load_parts(copy, "cpu")
 
 
+def test_half_precision_leaves_the_picture(editor: FluxKlein, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The path that a GPU takes, on the CPU: the transformer in bfloat16, loop and autoencoder in full precision."""
+    from portraitgen.editors import flux
+
+    latents, noise = torch.randn((2, 2, 16, 4, 4), generator=torch.Generator().manual_seed(4))
+    full = walk(load_parts(editor.folder, "cpu"), latents, latents, noise, editor.context, 0.8, 4)
+    monkeypatch.setattr(flux, "_precision", lambda device: torch.bfloat16)
+    parts = load_parts(editor.folder, "cpu")
+    assert (parts.transformer.dtype, parts.vae.dtype) == (torch.bfloat16, torch.float32)
+    half = walk(parts, latents, latents, noise, editor.context.bfloat16(), 0.8, 4)
+    assert half.dtype == torch.float32
+    assert not torch.equal(full, half)
+    assert torch.nn.functional.cosine_similarity(full.flatten(), half.flatten(), dim=0) > 0.97
+
+
 def test_missing_weights_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "path", lambda name: None)
     with pytest.raises(InputError, match=r"weights --fetch flux2-klein.* builtin"):

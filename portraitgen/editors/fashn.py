@@ -180,16 +180,16 @@ class Wearer:
 def find_wearer(photo: Tensor) -> Wearer | None:
     """Whoever wears the garment in ``photo`` [3, h, w], None where no face is seen; read as frames of a clip are."""
     picture = _bytes(photo)
-    try:
-        person = detect_landmarks(iter([picture]), SimpleNamespace(frame_count=1, timestamps=(0.0,)))
-    except InputError:  # its only reason here is that there is no face
-        return None
     height, width = picture.shape[:2]
-    points = np.concatenate([person.head_boxes.reshape(-1, 2), person.pose[0, :, :2]])
-    points = np.clip(points[np.isfinite(points).all(1)], 0, (width, height))
     side = max(height, width)
     square = cv2.copyMakeBorder(picture, 0, side - height, 0, side - width, cv2.BORDER_REPLICATE)
-    alpha = next(person_alpha(lambda: iter([square]), person.face))
+    try:
+        person = detect_landmarks(iter([picture]), SimpleNamespace(frame_count=1, timestamps=(0.0,)))
+        alpha = next(person_alpha(lambda: iter([square]), person.face))
+    except InputError:  # nobody is seen
+        return None
+    points = np.concatenate([person.head_boxes.reshape(-1, 2), person.pose[0, :, :2]])
+    points = np.clip(points[np.isfinite(points).all(1)], 0, (width, height))
     model = fit_region_model([(square, alpha, person.face[0])])
     clothes = region_labels(square, alpha, person.face[0], model)[:height, :width] == CLOTHES
     joints = person.pose[0, :, :2]
