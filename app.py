@@ -388,18 +388,13 @@ def engines(kind: str) -> list[tuple[str, str]]:
     return shown[1:] + shown[:1] if has_gpu else shown
 
 
-class Picture(gr.Image):
-    """An uploaded picture as its path; what is wrong with it is said by `portraitgen.editors.pictures`."""
-
-    is_template = True  # shown as what it derives from
-
-    def preprocess(self, payload: Any) -> str | None:
-        return payload.path if payload else None
-
-
-def picture(label: str, name: str) -> Picture:
-    """A place for a picture."""
-    return Picture(label=label, sources=["upload", "clipboard"], type="filepath", height=220, elem_id=name, buttons=[])
+def picture(label: str, name: str) -> gr.Image:
+    """A place for a picture, handed on as its path: what is wrong with it is said by `portraitgen.editors.pictures`."""
+    place = gr.Image(
+        label=label, sources=["upload", "clipboard"], type="filepath", height=220, elem_id=name, buttons=[]
+    )
+    place.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+    return place
 
 
 def build() -> gr.Blocks:
