@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from key_layouts import MODELS
 
-from portraitgen.editors import fashn_model, flux
+from portraitgen.editors import fashn_model, flux, gatys
 from portraitgen.editors.latent_diffusion import ALPHAS, Parts, denoise, timesteps_from
 
 OVERHEAD = 1.0e9  # bytes: CUDA context and kernels 0.5, convolution workspaces 0.5
@@ -144,11 +144,36 @@ def try_on(models: list[Any], device: torch.device) -> Any:
     return fashn_model.sample(models[0], conditions, picture(3), 20 if device.type == "cuda" else 2, 1.5)
 
 
+def style_network() -> list[Any]:
+    tensors = {}
+    for index, before, after in gatys.convolutions():
+        tensors[f"features.{index}.weight"] = torch.full((after, before, 3, 3), 1e-3)
+        tensors[f"features.{index}.bias"] = torch.zeros(after)
+    return [gatys.VGG19(tensors, tensors["features.0.bias"].device)]
+
+
+@torch.enable_grad()
+def paint(models: list[Any], device: torch.device) -> Any:
+    """The engine's step: features and Gram matrices of the frames, and the way back to their pixels."""
+    network = models[0]
+    painted = torch.full((4, 3, SIDE, SIDE), 0.1, device=device).requires_grad_()
+    with torch.no_grad():
+        content = network(painted)[gatys.CONTENT_LAYER]
+    for _ in range(120 if device.type == "cuda" else 2):
+        features = network(painted)
+        apart = torch.stack([gatys.gram(features[layer]).square().mean() for layer in gatys.STYLE_LAYERS]).sum()
+        loss = apart + (features[gatys.CONTENT_LAYER] - content).square().mean()
+        (gradient,) = torch.autograd.grad(loss, [painted])
+        painted = (painted - gradient).detach().requires_grad_()
+    return painted
+
+
 STAGES = (
     Stage("instruct-pix2pix", "edit", 4, stable_diffusion("instruct-pix2pix-unet"), latent_edit(3, 10)),
     Stage("ic-light", "edit", 4, stable_diffusion("instruct-pix2pix-unet"), latent_edit(2, 25)),
     Stage("flux2-klein", "prompt", 0, lambda: [made("flux2-klein-text-encoder", torch.bfloat16)], flux_prompt),
     Stage("flux2-klein", "edit", 4, flux_parts, flux_edit),
+    Stage("gatys", "edit", 4, style_network, paint),
     Stage("fashn-vton", "edit", 2, lambda: [made("fashn-vton", torch.bfloat16)], try_on),
 )
 
@@ -157,6 +182,8 @@ def bytes_of(models: list[Any]) -> dict[int, Tensor]:
     """The tensors of the models, by the address of their memory."""
     modules = [model for model in models if isinstance(model, torch.nn.Module)]
     tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    networks = [model for model in models if isinstance(model, gatys.VGG19)]
+    tensors += [tensor for network in networks for layer in network.layers.values() for tensor in layer]
     return {tensor.untyped_storage()._cdata: tensor for tensor in tensors}
 
 

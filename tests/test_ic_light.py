@@ -15,7 +15,7 @@ from torch import Tensor
 
 from portraitgen import weights
 from portraitgen.editors import EditBatch, ic_light
-from portraitgen.editors.ic_light import OFFSETS, IcLight, cover, load_relighter
+from portraitgen.editors.ic_light import OFFSETS, IcLight, cover, light_map, load_relighter, read_lamps
 from portraitgen.editors.latent_diffusion import ALPHAS, Parts, load_unet
 from portraitgen.editors.memory import release
 from portraitgen.editors.surface import one_frame
@@ -115,15 +115,15 @@ def test_what_the_loop_is_given(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(Parts, "encode", remember)
     monkeypatch.setattr(ic_light, "denoise", walk)
-    relighter, frames = editor(), batch(1)
+    relighter, frames = editor("light from the left"), batch(1)
     relighter.edit(frames)
     foreground, begin = encoded
     outside = frames.alpha.expand_as(foreground) == 0
     assert foreground[outside].abs().max() == 0
     inside = frames.alpha.expand_as(foreground) == 1
     assert torch.allclose(foreground[inside], frames.source[inside] * 255 / 127 - 1, atol=1e-5)
-    assert begin[..., 0].mean() > 0.8, "bright where the light comes from"
-    assert begin[..., -1].mean() < -0.8
+    ramp = begin.mean((0, 1, 2))
+    assert ramp[:8].mean() > ramp[28:36].mean() + 0.2 > ramp[-8:].mean() + 0.4, "bright where the light comes from"
     assert seen["alphas"] is ALPHAS
     assert seen["timesteps"][0] == 899  # type: ignore[index]
     conditions = seen["conditions"]
@@ -173,7 +173,7 @@ def test_the_light_of_a_picture(here: Path, tmp_path: Path) -> None:
     picture.save(tmp_path / "light.png")
     relighter = editor("", tmp_path / "light.png")
     assert relighter.understood == "the light of the picture"
-    light = relighter._light_map(torch.full((2, 3, 64, 96), 0.5), 1.0)
+    light = relighter._start_picture(torch.full((2, 3, 64, 96), 0.5), 1.0)
     assert light.shape == (2, 3, 64, 96)
     assert torch.allclose(light[0, :, 32, 4], torch.tensor([1.0, 0.47, 0.0]) * 0.95 + 0.025, atol=0.03)
     assert light[0, 0, :, -4:].max() < 0.1
@@ -190,8 +190,31 @@ def test_cover_keeps_the_middle() -> None:
     assert cover(picture, 7, 64).shape == (1, 3, 7, 64)
 
 
+def test_the_map_of_the_lamps() -> None:
+    left = light_map(read_lamps("white light from the left"), 32, 48)
+    assert left.shape == (1, 3, 32, 48)
+    assert left[..., :2].mean() > 0.85
+    assert left[..., -2:].mean() < 0.2
+    above = light_map(read_lamps("light from above"), 32, 48)
+    assert above[..., 0, :].mean() > 0.85 > 0.2 > above[..., -1, :].mean()
+    both = light_map(read_lamps("red light from the left and blue light from the right"), 32, 48)[0, :, 16]
+    assert both[0, 4] > 2 * both[2, 4]
+    assert both[2, -4] > 2 * both[0, -4]
+    for text in ("light from behind", "candlelight", "neon", "frontal light"):
+        light = light_map(read_lamps(text), 16, 16)
+        assert light.isfinite().all()
+        assert 0 <= light.min() <= light.max() <= 1
+    assert read_lamps("in a church") == ()
+
+
+def test_without_a_lamp_it_starts_from_the_render(here: Path) -> None:
+    render = torch.rand(1, 3, 32, 32)
+    assert torch.equal(editor("in a church")._start_picture(render, 1.0), render)
+
+
 def test_words(here: Path) -> None:
-    assert "left" in editor("sunset from the left").understood
+    assert "from the left" in editor("sunset from the left").understood
+    assert editor("in a church").understood == "the instruction as it is"
     for typed in ("", " \n", "<i></i>"):
         with pytest.raises(InputError):
             editor(typed)

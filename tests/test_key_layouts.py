@@ -18,6 +18,7 @@ import torch
 from key_layouts import MODELS, file_sizes, layout_of, stored
 
 from portraitgen import weights
+from portraitgen.editors.gatys import VGG19
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -35,6 +36,13 @@ def test_the_class_fits_the_checkpoint(name: str) -> None:
     if model.bytes is not None:
         assert tuple(sizes) == model.bytes
     assert round(sum(sizes) / 1e9, 3 if model.about < 1 else 2) == model.about
+
+
+def test_gatys_reads_vgg19_by_its_real_names() -> None:
+    tensors = {name: torch.empty(shape, device="meta") for name, shape in stored("vgg19").items()}
+    network = VGG19(tensors, torch.device("meta"))
+    assert list(network.layers) == [0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28]
+    assert {f"features.{index}.weight" for index in network.layers} < set(tensors)
 
 
 def test_a_wrong_key_or_shape_shows_in_the_size() -> None:

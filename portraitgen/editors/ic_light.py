@@ -6,8 +6,7 @@ Starting from a gradient mixed with the render: Gao et al., PortraitGen, SIGGRAP
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,8 @@ from torch import Tensor
 from ..errors import InputError
 from . import EditBatch
 from .anchored_noise import anchored_noise
+from .colour import to_linear, to_srgb
+from .illumination import Light
 from .latent_diffusion import (
     ALPHAS,
     Parts,
@@ -30,6 +31,7 @@ from .latent_diffusion import (
     resize,
     timesteps_from,
 )
+from .light_words import parse_light
 from .memory import resident
 from .pictures import read_picture
 from .prompts import clean_prompt, say_understood
@@ -40,26 +42,24 @@ NEGATIVE = "lowres, bad anatomy, bad hands, cropped, worst quality"
 GREY = 127  # of 255: what the model was taught to see as nothing
 GRADIENT = 0.95  # share of the gradient in what the walk starts from
 
-# Where light comes from, x to the right and y down in the picture.
-_SIDES: Mapping[str, tuple[str, tuple[float, float]]] = {
-    "left": (r"left", (-1.0, 0.0)),
-    "right": (r"right", (1.0, 0.0)),
-    "above": (r"above|top|overhead|ceiling|sky|noon|zenith", (0.0, -1.0)),
-    "below": (r"below|beneath|underneath|bottom|floor|campfire|footlights?", (0.0, 1.0)),
-}
+
+def read_lamps(text: str) -> tuple[Light, ...]:
+    """The lamps that a description of light names; none where it names none, for the model reads more than we do."""
+    try:
+        return parse_light(text).lights
+    except InputError:
+        return ()
 
 
-def read_sides(text: str) -> list[str]:
-    """The sides that a description of light names, of left, right, above and below."""
-    return [side for side, (words, _) in _SIDES.items() if re.search(rf"\b({words})\b", text.lower())]
-
-
-def gradient(sides: list[str], height: int, width: int) -> Tensor:
-    """White where light comes from, black at the other end, ``[1, 1, height, width]``; opposite sides cancel out into mid grey."""
-    x = sum(_SIDES[side][1][0] for side in sides)
-    y = sum(_SIDES[side][1][1] for side in sides)
+def light_map(lamps: Sequence[Light], height: int, width: int) -> Tensor:
+    """A picture ``[1, 3, height, width]`` of the lamps' colours, each bright where its light comes from and black at the other end."""
     down, across = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-    return (0.5 + 0.5 * (across * x + down * y) / max(1.0, abs(x) + abs(y)))[None, None]
+    total = torch.zeros(3, height, width)
+    for lamp in lamps:
+        x, y, _ = lamp.direction
+        ramp = 0.5 + 0.5 * (across * x + down * y) / max(abs(x) + abs(y), 0.5)
+        total += lamp.intensity * torch.tensor(lamp.colour)[:, None, None] * to_linear(ramp)
+    return to_srgb(total / total.max())[None]
 
 
 def merge_offsets(unet: Any, offsets: Mapping[str, Tensor]) -> None:
@@ -121,14 +121,14 @@ class IcLight:
     ) -> None:
         text = clean_prompt(text) if text.strip() or picture is None else ""
         self.light = None if picture is None else read_picture(picture)[None]
-        self.sides = read_sides(text)
+        self.lamps = read_lamps(text) if picture is None else ()
         self.base = required("realistic-vision", self.name)
         self.offsets = required("ic-light", self.name) / OFFSETS
         words = ", ".join(part for part in ("portrait of a person, detailed face", text, "best quality") if part)
         self.contexts, read = read_prompts(self.base, [words, NEGATIVE])
         said = [say_understood(text, read[0])] if text else []
         said += ["the light of the picture"] if picture else []
-        said += [f"light from the picture's {' and '.join(self.sides)}"] if self.sides and picture is None else []
+        said += [parse_light(text).understood] if self.lamps else []
         self.understood = ", ".join(said)
         self.device, self.size, self.steps, self.chunk = device, size, steps, chunk
 
@@ -156,7 +156,7 @@ class IcLight:
         # 127 for the middle, not 127.5: grey has to become exactly what the model was taught to see as nothing.
         foreground = resize(torch.lerp(torch.full_like(source, grey), source, alpha), size) / grey - 1
         kept = parts.encode(foreground) * parts.scale
-        begin = resize(self._light_map(rendered, strength), size)
+        begin = resize(self._start_picture(rendered, strength), size)
         start = parts.encode(begin * 2 - 1) * parts.scale
         noise = anchored_noise(uv, (start.shape[2], start.shape[3]), seed)
         latents = denoise(
@@ -171,13 +171,13 @@ class IcLight:
         )
         return resize(parts.decode(latents / parts.scale), list(source.shape[-2:])).to(source)
 
-    def _light_map(self, rendered: Tensor, strength: float) -> Tensor:
+    def _start_picture(self, rendered: Tensor, strength: float) -> Tensor:
         """What the walk starts from: the render, with bright and dark put over it where the light is wanted."""
         height, width = rendered.shape[-2:]
         if self.light is not None:
             light = blur(cover(self.light, height, width), max(height, width) / 16)
-        elif self.sides:
-            light = gradient(self.sides, height, width)
+        elif self.lamps:
+            light = light_map(self.lamps, height, width)
         else:
             return rendered
         return torch.lerp(rendered, light.to(rendered).expand_as(rendered), GRADIENT * strength)
