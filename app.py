@@ -13,6 +13,7 @@ import contextlib
 import html
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -534,7 +535,17 @@ def launch_options() -> dict[str, Any]:
     }
 
 
+def fetch_weights() -> None:
+    """Fetch what ``PORTRAITGEN_FETCH`` names and say in the log how far it is; the page works with the built-in engines meanwhile."""
+    try:
+        for step in weights.fetching(weights.wanted_at_start()):
+            print(step, flush=True)
+    except InputError as error:
+        print(f"Weights: {error} The built-in engines stand in.", flush=True)
+
+
 if __name__ == "__main__":
     # ZeroGPU's cards are known; others build for themselves at their first use.
     compile_in_background(("cpu", 120) if os.environ.get("SPACES_ZERO_GPU") else ("cpu",))
+    threading.Thread(target=fetch_weights, name="weights", daemon=True).start()
     build().launch(**launch_options())

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import weights
 from .errors import InputError
 from .progress import Progress
 from .storage import check_output, check_writable, explain_os_error
@@ -140,6 +141,8 @@ def edit(
 
     where = resolve_device(device)
     request = choose_engine(request, str(where))
+    for step in weights.fetching(weights.missing(request.engine)):
+        yield Progress("edit", step.done / max(step.total, 1), str(step))
     editor = load_editor(request, str(where))
     if source.is_file():
         with tempfile.TemporaryDirectory(prefix="portraitgen-") as folder:
