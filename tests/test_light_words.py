@@ -89,7 +89,7 @@ PHRASES = [
     ("underwater", "teal from above", True),
     ("stage spotlight", "white from the front, high", True),
     ("TV glow", "blue from the front", True),
-    ("Christmas lights", "red from the left; green from the right; orange from the front; orange from behind on the right", True),
+    ("Christmas lights", "orange from the front; red from the left; green from the right; orange from behind on the right", True),
     ("lightning", "cool from the upper right; cool from behind on the left", True),
     ("make it look like golden hour with warm sun from behind her",
         "orange from the left; orange from behind on the right; warm from behind", True),

@@ -79,8 +79,8 @@ MOODS: Mapping[str, Mood] = {
     "police lights": Mood("police lights|police light|police car|siren|emergency lights|ambulance", (((-75, 5), "#ff1420",
         1.4, 0.2), ((75, 5), "#1440ff", 1.5, 0.2)), ("#303a60", 0.10), (0.12, 0.08, 0.20), 0.8),
     "Christmas lights": Mood("christmas lights|christmas|fairy lights|christmas tree|xmas|xmas lights|string lights",
-        (((-60, 0), "#ff3020", 0.8, 0.45), ((60, 0), "#22d050", 0.65, 0.45), ((0, 15), 2400, 0.5, 0.6), ((150, 30), 2300,
-        0.6, 0.3)), (2300, 0.12), (0.36, 0.22, 0.12)),
+        (((0, 10), 2600, 0.55, 0.6), ((-72, 0), "#ff4030", 0.60, 0.40), ((72, 0), "#30c860", 0.42, 0.40), ((150, 30), 2300,
+        0.6, 0.3)), (2600, 0.12), (0.36, 0.22, 0.12)),
     "TV glow": Mood("tv glow|television|tv|tv light|tv screen|glow of a screen|monitor|computer screen|laptop|screen glow|"
         "screen light|phone screen|phone|computer", (((-8, -18), "#82b4ff", 0.95, 0.55),), ("#4a62b0", 0.05), (0.09, 0.12,
         0.22), 0.85),

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from . import EditBatch
 from .colour import smoothstep
-from .surface import blur, gradient, lightness, masked_blur, normalise, region, slope, unit
+from .surface import blur, gradient, lightness, masked_blur, normalise, pixels, region, slope, unit
 
 GRID = 128  # cells down the height field; hair and cloth have no finer shape than that
 ITERATIONS = 90
@@ -30,6 +30,7 @@ class Relief(NamedTuple):
         smooth: [B, 3, H, W] the same without the picture's own relief.
         height: [B, 1, GRID, about GRID] towards the camera, in heights of the picture; far below everything where nobody is.
         outline: [B, 3, H, W] how near the silhouette is, in [0, 1], times the direction in which the person ends there, and unsigned.
+        corneas: [B, 3, H, W] normals of the eyes' wet fronts, which have a bulge of their own around the iris; in the eyes alone.
         strands: [B, 2, H, W] direction of hair in the picture, length in [0, 1] by how sure it is.
     """
 
@@ -37,6 +38,7 @@ class Relief(NamedTuple):
     smooth: Tensor
     height: Tensor
     outline: Tensor
+    corneas: Tensor
     strands: Tensor
 
 
@@ -47,7 +49,12 @@ def relief(batch: EditBatch) -> Relief:
     smooth = _smooth_normals(batch, mesh, inside, trust, height)
     light = lightness(batch.source)
     return Relief(
-        _fine_normals(batch, smooth, light), smooth, _carved(batch, height), _outline(batch), _strands(batch, light)
+        _fine_normals(batch, smooth, light),
+        smooth,
+        _carved(batch, height),
+        _outline(batch),
+        _corneas(batch, light),
+        _strands(batch, light),
     )
 
 
@@ -60,13 +67,23 @@ def _mesh(batch: EditBatch) -> tuple[Tensor, Tensor, Tensor]:
     # eyelids, lips and what lies behind them are finer in the mesh than the tracking is exact
     hole = (batch.parts >= 4) & (batch.parts <= 9)
     hole = functional.max_pool2d(hole.to(batch.source), 2 * round(2 * scale) + 1, 1, round(2 * scale))
+    inner = _mouth(batch)
+    hole = torch.maximum(hole, inner)
     solid = inside * (1 - hole)
-    filled = masked_blur(batch.normals * flip, solid + 0.15 * inside, 7.0 * scale)
+    filled = masked_blur(batch.normals * flip, solid + 0.15 * inside * (1 - inner), 7.0 * scale)
+    wide = masked_blur(batch.normals * flip, solid + 1e-3 * inside, 22.0 * scale)
+    filled = torch.lerp(filled, wide, blur(inner, 3 * scale).clamp(0, 1))
     fine = masked_blur(batch.normals * flip, solid + 1e-4 * inside, max(0.7, 1.1 * scale))
     mesh = normalise(torch.lerp(fine, filled, blur(hole, 1.5 * scale)))
     covered = blur(region(batch, "hair"), 3 * scale) + 0.75 * blur(region(batch, "clothes"), 3 * scale)
     near_edge = blur(inside, 5 * scale)
     return mesh, inside, inside * smoothstep(0.5, 0.95, near_edge) * (1 - covered).clamp(0, 1)
+
+
+def _mouth(batch: EditBatch) -> Tensor:
+    """Where the picture or the mesh shows the inside of the mouth: a cave to the mesh, but teeth take the light of the face around."""
+    seen = torch.maximum(region(batch, "teeth"), region(batch, "mouth"))
+    return torch.maximum(seen, ((batch.parts >= 7) & (batch.parts <= 9)).to(seen))
 
 
 def _shrunk(image: Tensor) -> Tensor:
@@ -77,7 +94,7 @@ def _shrunk(image: Tensor) -> Tensor:
 
 def _height(batch: EditBatch, inside: Tensor) -> Tensor:
     """Membrane on the grid over mesh and matte, in heights of the picture, 0 about where the person ends."""
-    known = inside * torch.isfinite(batch.positions).all(1, keepdim=True)
+    known = inside * torch.isfinite(batch.positions).all(1, keepdim=True) * (_mouth(batch) < 0.5)
     positions = torch.where(known > 0, batch.positions, 0.0)
     pitch = _pitch(positions, known)
     depth = -positions[:, 2:] / (pitch * batch.alpha.shape[-2]).view(-1, 1, 1, 1)
@@ -185,6 +202,16 @@ def _outline(batch: EditBatch) -> Tensor:
     way = -slope(batch.alpha, 6 * scale)
     way = way / way.square().sum(1, keepdim=True).sqrt().clamp_min(1e-3)
     return torch.cat([near * way, near], 1)
+
+
+def _corneas(batch: EditBatch, light: Tensor) -> Tensor:
+    """Balls around the darkest part of each eye."""
+    scale, eyes = unit(batch), region(batch, "eyes")
+    where = pixels(batch).expand(len(eyes), -1, -1, -1)
+    radius = 0.4 * (eyes.sum((1, 2, 3), keepdim=True) / 2).sqrt().clamp_min(1.0)
+    dark = eyes * (1.05 - light).clamp_min(0) ** 3
+    away = (where - masked_blur(where, dark + 1e-5, 9 * scale)) / radius
+    return normalise(torch.cat([away, torch.ones_like(eyes)], 1))
 
 
 def _strands(batch: EditBatch, light: Tensor) -> Tensor:
