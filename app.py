@@ -505,6 +505,10 @@ def build() -> gr.Blocks:
         stopping = stop.click(lambda: note(STOPPING), None, status, cancels=jobs, queue=False, **quiet)
         stopping.then(stopped, session, shown[:-1], queue=False, **quiet)
         result.change(lambda path: gr.DownloadButton(value=path, interactive=bool(path)), result, download, **quiet)
+        # Weights may have arrived since the page was built.
+        demo.load(
+            lambda: [gr.Dropdown(engines(kind)) for kind in engine], None, list(engine.values()), queue=False, **quiet
+        )
         for trigger in (clip.change, max_seconds.release):
             trigger(inspect_clip, [clip, max_seconds], about, **quiet)
         with shelf:

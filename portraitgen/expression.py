@@ -10,9 +10,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,11 +19,7 @@ from torch import Tensor, nn
 from .regions import BROW_OUTLINES, EYE_OUTLINES, LIPS_INNER, LIPS_OUTER
 from .tflite import Network
 
-if TYPE_CHECKING:
-    from .fitting import Fitted
-
 FACE_POINTS = 468
-GREY = 0.5  # behind the person, in the render and in the clip
 
 # Places that no expression moves, left and right of the picture, and down the middle: they say how the face lies.
 _SIDES = ((33, 263), (133, 362), (127, 356), (98, 327), (67, 297), (109, 338))
@@ -203,10 +198,13 @@ class ExpressionLoss(nn.Module):
         return Features(values, presence.detach() * known)
 
     def compare(self, features: Features, target: Features) -> Tensor:
-        """Scalar: mean of a pseudo-Huber distance in units of the encoder's scale, weighted by the presence of both faces."""
+        """Scalar: mean of the `distances`, weighted by the presence of both faces."""
+        return (self.distances(features, target) * features.presence * target.presence).mean()
+
+    def distances(self, features: Features, target: Features) -> Tensor:
+        """Pseudo-Huber distance of each pair of faces ``[B]`` in units of the encoder's scale, whether there are faces or not."""
         difference = (features.values - target.values.detach()) / self.encoder.scale
-        distance = ((1 + difference.square()).sqrt() - 1).mean(1)
-        return (distance * features.presence * target.presence).mean()
+        return ((1 + difference.square()).sqrt() - 1).mean(1)
 
     def forward(self, image: Tensor, target: Tensor, landmarks: Tensor) -> Tensor:
         """Compare ``image`` with ``target``, both ``[B, 3, H, W]`` in [0, 1] with the same ``landmarks`` ``[B, 478, 2 or 3]``."""
@@ -221,65 +219,86 @@ def _anywhere(landmarks: Tensor) -> Tensor:
     return torch.linspace(0, 64, count, device=landmarks.device, dtype=landmarks.dtype)[:, None].expand(count, depth)
 
 
-class ExpressionGuidance:
-    """The loss term of fitting: the avatar's face, rendered on its own, against the clip's in the same frame.
+class ExpressionCorrection:
+    """Brings the expression of edited key frames back to the clip's, by bending the pictures smoothly around mouth and eyes.
+
+    Asked of the avatar's colours, the network's gradient paints coloured grain that the network takes for a face and nobody else does: that is
+    how it answers as a loss term of fitting. A smooth field of few numbers cannot do that; so the field is what descends the gradient, once
+    for every key frame, and the fit sees pictures whose expression is right.
+
+    It is for editors that redraw faces, as diffusion does. Pictures of a structure-preserving look have the clip's expression already, and
+    where the look is strong (bronze) FaceMesh misreads them by as much as a mild drift: leave those alone.
 
     Args:
         loss: what compares.
-        frames: indices in the clip ``[M]``.
-        source: the clip's crops ``[M, S, S, 3]`` uint8.
-        alphas: ``[M, S, S]`` uint8.
-        landmarks: FaceMesh points ``[M, 478, 2 or 3]`` in the crops' pixels, NaN where there are none.
-        K: intrinsics of the crops ``[3, 3]``, on the device that fits.
-        seed: of the small shifts of the look, new at every call: a network asked about the one same crop again and again can be
-            satisfied with a pattern instead of a face.
+        steps: of descent.
     """
 
-    every = 4  # steps of the fit between two calls
+    def __init__(self, loss: ExpressionLoss, steps: int = 16) -> None:
+        self.loss, self.steps = loss, steps
 
-    def __init__(
-        self,
-        loss: ExpressionLoss,
-        frames: Tensor,
-        source: np.ndarray,
-        alphas: np.ndarray,
-        landmarks: Tensor,
-        K: Tensor,
-        seed: int = 0,
-    ) -> None:
-        self.loss, self.K = loss, K
-        self.landmarks = landmarks.to(K)
-        self.place = {frame: place for place, frame in enumerate(frames.tolist())}
-        self.generator = torch.Generator().manual_seed(seed)
-        found = []
-        for picture, alpha, points in zip(source, alphas, self.landmarks, strict=True):
-            image, matte = (torch.from_numpy(x).to(K.device).float() / 255 for x in (picture, alpha))
-            over = (image * matte[..., None] + GREY * (1 - matte[..., None])).permute(2, 0, 1)
-            with torch.no_grad():
-                found.append(loss.features(over[None], points[None]))
-        self.target = Features(torch.cat([f.values for f in found]), torch.cat([f.presence for f in found]))
+    def __call__(self, edited: Tensor, source: Tensor, landmarks: Tensor) -> Tensor:
+        """Bend ``edited`` ``[B, 3, H, W]`` towards the expression of ``source``, both in [0, 1].
 
-    def __call__(self, fitted: Fitted, frames: Tensor) -> Tensor:
-        """The loss, a scalar, of the avatar in the clip's ``frames`` ``[B]``, all of them among those known here."""
-        index = torch.tensor([self.place[frame] for frame in frames.tolist()])
-        seen = index[self.target.presence[index].cpu() > 0.5]
-        if not len(seen):
-            return self.K.new_zeros(())
-        landmarks = self.landmarks[seen]
-        squares = face_squares(landmarks)
-        # Only scales that the renderer is trained at: the picture's own, and half of it.
-        scale = 1.0 if float(squares[:, 2].max()) <= 320 else 0.5
-        reach = float((squares[:, 2] * (squares[:, 3].cos().abs() + squares[:, 3].sin().abs())).max()) * scale
-        side = int(-(-reach * 1.1 // 16) * 16)
-        corners = (squares[:, :2] * scale - side / 2).round()
-        Ks = self.K.repeat(len(seen), 1, 1)
-        Ks[:, :2] *= scale
-        Ks[:, :2, 2] -= corners
-        frames = frames[(self.target.presence[index] > 0.5).to(frames.device)]
-        picture = fitted.render(frames, Ks, side, side).over(self.K.new_full((1, 3, 1, 1), GREY))
-        points = landmarks[..., :2] * scale - corners[:, None]
-        shift = torch.randn(len(seen), 1, 2, generator=self.generator).to(points)
-        points = points + 0.01 * (squares[:, 2] * scale)[:, None, None] * shift
-        found = self.loss.features(picture, points)
-        target = Features(self.target.values[seen], self.target.presence[seen])
-        return self.loss.compare(found, target)
+        Args:
+            landmarks: FaceMesh points of the source ``[B, 478, 2 or 3]`` in pixels, NaN where there are none.
+
+        Returns:
+            ``[B, 3, H, W]``; a picture stays as it is where either face is not found, or where bending does not help.
+        """
+        with torch.no_grad():
+            target = self.loss.features(source, landmarks)
+            before = self.loss.features(edited, landmarks)
+        usable = (before.presence > 0.5) & (target.presence > 0.5)
+        if not bool(usable.any()):
+            return edited
+        target = Features(target.values, torch.ones_like(target.presence))
+        place, scale = _placed(edited, torch.where(usable[:, None, None], landmarks, _anywhere(landmarks)))
+        field = torch.zeros(len(edited), 2, _GRID, _GRID, device=edited.device, requires_grad=True)
+        optimizer = torch.optim.Adam([field], lr=_FIELD_RATE)
+        with torch.enable_grad():
+            for _ in range(self.steps):
+                found = self.loss.features(_bent(edited, field, place, scale), landmarks)
+                stiff = (field[..., 1:, :] - field[..., :-1, :]).square().sum()
+                stiff = stiff + (field[..., :, 1:] - field[..., :, :-1]).square().sum()
+                distance = self.loss.distances(found, target)
+                optimizer.zero_grad()
+                ((distance * usable).sum() + _STIFFNESS * stiff + _HOLD * field.square().sum()).backward()
+                optimizer.step()
+        with torch.no_grad():
+            bent = _bent(edited, field, place, scale)
+            after = self.loss.features(bent, landmarks)
+            better = usable & (self.loss.distances(after, target) < self.loss.distances(before, target))
+        return torch.where(better[:, None, None, None], bent, edited)
+
+
+_GRID = 12  # nodes of the field along a side of the face's square
+_FIELD_RATE = 2e-3  # of the square's side, a step of descent
+_STIFFNESS, _HOLD = 10.0, 60.0  # of the field's differences, and of the field itself
+
+
+def _placed(image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each pixel lies in the face's square, ``[B, H, W, 2]`` in [-1, 1] inside, and the square's two axes in grid units ``[B, 2, 2]``."""
+    height, width = image.shape[-2:]
+    squares = face_squares(landmarks).to(image)
+    y, x = torch.meshgrid(
+        torch.arange(height, device=image.device) + 0.5, torch.arange(width, device=image.device) + 0.5, indexing="ij"
+    )
+    centre_x, centre_y, side, angle = (values.view(-1, 1, 1) for values in squares.unbind(1))
+    cosine, sine = angle.cos(), angle.sin()
+    right, down = x - centre_x, y - centre_y
+    place = torch.stack([cosine * right + sine * down, cosine * down - sine * right], -1) * (2 / side)[..., None]
+    across = torch.stack([squares[:, 3].cos() / width, squares[:, 3].sin() / height], 1)
+    along = torch.stack([-squares[:, 3].sin() / width, squares[:, 3].cos() / height], 1)
+    return place, torch.stack([across, along], 1) * (2 * squares[:, 2])[:, None, None]
+
+
+def _bent(image: Tensor, field: Tensor, place: Tensor, scale: Tensor) -> Tensor:
+    """Sample ``image`` through ``field`` ``[B, 2, G, G]``, in fractions of the square's side; nothing moves at the square's edge and beyond."""
+    inside = F.pad(field[..., 1:-1, 1:-1], (1, 1, 1, 1))
+    shift = F.grid_sample(inside, place, mode="bicubic", padding_mode="zeros", align_corners=True)
+    moved = torch.einsum("bchw,bcd->bhwd", shift, scale)
+    height, width = image.shape[-2:]
+    still = torch.eye(2, 3, device=image.device, dtype=image.dtype).expand(len(image), 2, 3)
+    grid = F.affine_grid(still, [len(image), 1, height, width], align_corners=False)
+    return F.grid_sample(image, grid + moved, mode="bilinear", padding_mode="border", align_corners=False)

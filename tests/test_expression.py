@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from portraitgen import expression, smirk
+from portraitgen import smirk
 from portraitgen.clip import probe, read_frames
 from portraitgen.errors import InputError
 from portraitgen.expression import (
-    ExpressionGuidance,
+    ExpressionCorrection,
     ExpressionLoss,
     FaceMesh,
     Features,
@@ -243,54 +243,34 @@ def test_crops(face: np.ndarray) -> None:
     assert torch.allclose(outside, outside[..., :1].expand_as(outside), atol=1e-5)
 
 
-class _Picture:
-    """Stands in for a fitted avatar: a learnable flat picture of the working crop, seen through any intrinsics."""
-
-    def __init__(self, image: Tensor, K: Tensor) -> None:
-        self.image, self.K, self.sizes = image, K, []
-
-    def render(self, frames: Tensor, Ks: Tensor, width: int, height: int) -> _Picture:
-        y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-        seen = []
-        for K in Ks:
-            u = (x - K[0, 2]) / K[0, 0] * self.K[0, 0] + self.K[0, 2]
-            v = (y - K[1, 2]) / K[1, 1] * self.K[1, 1] + self.K[1, 2]
-            side = self.image.shape[-1]
-            grid = torch.stack([2 * u / side - 1, 2 * v / side - 1], -1)[None]
-            seen.append(torch.nn.functional.grid_sample(self.image, grid, padding_mode="border", align_corners=False))
-        self.sizes.append((width, height))
-        self.seen = torch.cat(seen)
-        return self
-
-    def over(self, background: Tensor) -> Tensor:
-        assert float(background.unique()) == expression.GREY
-        return self.seen
+def test_correction_brings_an_expression_back_and_nothing_else(frame: np.ndarray, face: np.ndarray) -> None:
+    loss = ExpressionLoss()
+    correct = ExpressionCorrection(loss)
+    points, source = torch.from_numpy(face)[None], tensor(frame)
+    edited = squeezed(source, points)
+    bent = correct(edited, source, points)
+    assert float(loss(bent, source, points)) < 0.6 * float(loss(edited, source, points))
+    assert 0 <= float(bent.min()) <= float(bent.max()) <= 1
+    centre_x, centre_y, side, _ = face_squares(points)[0].tolist()
+    y, x = torch.meshgrid(torch.arange(frame.shape[0]), torch.arange(frame.shape[1]), indexing="ij")
+    outside = ((x - centre_x).abs() > 0.6 * side) | ((y - centre_y).abs() > 0.6 * side)
+    assert outside.any()
+    assert float((bent - edited).abs()[0, :, outside].max()) < 1e-4
+    assert torch.equal(bent, correct(edited, source, points))
+    assert float((correct(source, source, points) - source).abs().mean()) < 1e-4
 
 
-@pytest.mark.parametrize("size", [256, 480])
-def test_guidance_renders_the_face_where_the_clip_shows_it(frame: np.ndarray, face: np.ndarray, size: int) -> None:
-    import cv2
-
-    side = min(frame.shape[:2])
-    left, top = (np.median(face, 0) - side / 2).clip(0, np.array(frame.shape[1::-1]) - side).astype(int)
-    source = cv2.resize(frame[top : top + side, left : left + side], (size, size), interpolation=cv2.INTER_AREA)
-    points = (torch.from_numpy(face) - torch.tensor([left, top])) * size / side
-    K = torch.tensor([[900.0, 0, size / 2], [0, 900.0, size / 2], [0, 0, 1]])
+def test_correction_leaves_alone_what_is_no_face(frame: np.ndarray, face: np.ndarray) -> None:
+    correct = ExpressionCorrection(ExpressionLoss(), steps=3)
+    points, source = torch.from_numpy(face)[None], tensor(frame)
+    noise = torch.rand(source.shape, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(correct(noise, source, points), noise)
     unknown = torch.full_like(points, torch.nan)
-    alphas = np.full((2, size, size), 255, np.uint8)
-    guidance = ExpressionGuidance(
-        ExpressionLoss(), torch.tensor([3, 8]), np.stack([source] * 2), alphas, torch.stack([points, unknown]), K
-    )
-    same = _Picture(tensor(source), K)
-    other = squeezed(tensor(source), points[None]).requires_grad_()
-    close = float(guidance(same, torch.tensor([3])))
-    assert all(width % 16 == 0 and width <= 400 for width, _ in same.sizes)
-    far = guidance(_Picture(other, K), torch.tensor([3]))
-    far.backward()
-    assert other.grad is not None
-    assert float(other.grad.abs().max()) > 0
-    assert float(far) > 2 * close  # not zero: every look is shifted a little
-    assert float(guidance(same, torch.tensor([8]))) == 0  # a frame without a known face
+    edited = squeezed(source, points)
+    assert torch.equal(correct(edited, source, unknown), edited)
+    both = correct(torch.cat([edited, noise]), torch.cat([source, source]), torch.cat([points, points]))
+    assert torch.equal(both[1:], noise)
+    assert not torch.equal(both[:1], edited)
 
 
 def smirk_checkpoint(path: Path, change: str = "") -> dict[str, Tensor]:
