@@ -163,7 +163,7 @@ def load_editor(request: EditRequest, device: str) -> Editor:
         if builtin:
             from .style import BuiltinStyle
 
-            return BuiltinStyle(picture, request.keep_colors)
+            return BuiltinStyle(picture, request.keep_colors, device)
         from .gatys import Gatys
 
         return Gatys(picture, request.keep_colors, device)
