@@ -124,3 +124,47 @@ def lamp_light(batch: EditBatch, shape: Relief, light: Light, bare: Tensor, grey
     shiny = shiny + tinted * hair * strand_glint(shape.strands, shape.smooth, light)
     # eyes are wet, and less deep-set in the picture than in the mesh
     catch = 0.45 * eyes * glint(shape.corneas, light, 0.22) * seen.sqrt()
+    shiny = shiny * seen + catch + edge * (0.12 + tinted * hair)
+    return EXPOSURE * light.intensity * colour * (total + shiny)
+
+
+def ripples(batch: EditBatch) -> Tensor:
+    """The net of light that waves throw [B, 1, H, W], about 0, fixed to the person."""
+    where = coordinates(batch)
+    nets = [1 - (noise(where + shift, 0.55) / 1.2).abs().clamp(0, 1) for shift in (0.0, 0.43)]
+    return 0.8 * (nets[0] * nets[1]).square() - 0.1
+
+
+def roll_off(linear: Tensor) -> Tensor:
+    """Bright light brought under 1 without a step, its hue kept but for a little bleaching."""
+    top = linear.amax(1, keepdim=True)
+    over = (top - KNEE).clamp_min(0)
+    room = 1 - KNEE
+    squeezed = torch.where(top > KNEE, KNEE + room * (1 - torch.exp(-over / room)), top)
+    kept = linear * (squeezed / top.clamp_min(1e-6))
+    bleach = (0.7 * over / (over + 1)).clamp(0, 1)
+    return torch.lerp(kept, squeezed.expand_as(kept), bleach)
+
+
+def surroundings(lighting: Lighting, source: Tensor) -> Tensor:
+    """The picture [B, 3, H, W] as a room in that light: its colour, brighter on the lamps' side, darker to the corners."""
+    gain = lighting.backdrop or (1.0, 1.0, 1.0)
+    linear = to_linear(source)
+    height, width = source.shape[-2:]
+    x = torch.linspace(-1, 1, width).to(source).view(1, 1, 1, -1)
+    y = torch.linspace(-1, 1, height).to(source).view(1, 1, -1, 1)
+    level = sum(gain) / 3
+    total = sum(light.intensity for light in lighting.lights) or 1.0
+    colour = source.new_tensor(gain).view(1, 3, 1, 1).expand(1, 3, height, width)
+    for light in lighting.lights:
+        side = light.direction[0] * x + light.direction[1] * y
+        share = 0.45 * light.intensity / total * (1 - 0.5 * light.softness)
+        tint = source.new_tensor(light.colour).view(1, 3, 1, 1)
+        # the wall turns to the lamp's colour on its side and loses it on the other
+        colour = colour * (1 + share * side) + share * level * (tint - 1) * side.clamp_min(0)
+    corners = 1 - 0.22 * (1 - 0.5 * min(level, 1.0)) * (x * x + y * y) / 2
+    pure = 1 - min(gain) / max(max(gain), 1e-3)
+    base = torch.lerp(linear, luminance(linear).expand_as(linear), 0.5 * pure)
+    lit = base * colour.clamp_min(0) * corners
+    lit = torch.lerp(luminance(lit).expand_as(lit), lit, lighting.saturation)
+    return to_srgb(roll_off(lit)) if level > 1 else to_srgb(lit)
