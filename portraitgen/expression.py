@@ -222,8 +222,8 @@ def _anywhere(landmarks: Tensor) -> Tensor:
 class ExpressionCorrection:
     """Brings the expression of edited key frames back to the clip's, by bending the pictures smoothly around mouth and eyes.
 
-    Asked of the avatar's colours, the network's gradient paints coloured grain that the network takes for a face and nobody else does: that is
-    how it answers as a loss term of fitting. A smooth field of few numbers cannot do that; so the field is what descends the gradient, once
+    Asked of the avatar's colours, the network's gradient paints coloured grain that the network takes for a face and nobody else does: so
+    it answers as a loss term of fitting. A smooth field of few numbers cannot do that; so the field is what descends the gradient, once
     for every key frame, and the fit sees pictures whose expression is right.
 
     It is for editors that redraw faces, as diffusion does. Pictures of a structure-preserving look have the clip's expression already, and
@@ -278,7 +278,7 @@ _STIFFNESS, _HOLD = 10.0, 60.0  # of the field's differences, and of the field i
 
 
 def _placed(image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
-    """Where each pixel lies in the face's square, ``[B, H, W, 2]`` in [-1, 1] inside, and the square's two axes in grid units ``[B, 2, 2]``."""
+    """Where each pixel lies in the face's square ``[B, H, W, 2]``, in [-1, 1] inside, and the square's axes in grid units ``[B, 2, 2]``."""
     height, width = image.shape[-2:]
     squares = face_squares(landmarks).to(image)
     y, x = torch.meshgrid(
@@ -294,7 +294,7 @@ def _placed(image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _bent(image: Tensor, field: Tensor, place: Tensor, scale: Tensor) -> Tensor:
-    """Sample ``image`` through ``field`` ``[B, 2, G, G]``, in fractions of the square's side; nothing moves at the square's edge and beyond."""
+    """Sample ``image`` through ``field`` ``[B, 2, G, G]``, in fractions of the square's side; from its edge on nothing moves."""
     inside = F.pad(field[..., 1:-1, 1:-1], (1, 1, 1, 1))
     shift = F.grid_sample(inside, place, mode="bicubic", padding_mode="zeros", align_corners=True)
     moved = torch.einsum("bchw,bcd->bhwd", shift, scale)

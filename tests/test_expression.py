@@ -224,7 +224,7 @@ def test_no_face_weighs_nothing(frame: np.ndarray, face: np.ndarray) -> None:
     unknown = torch.full_like(points, torch.nan)
     value = loss(noise, source, unknown)
     value.backward()
-    assert float(value) == 0
+    assert float(value.detach()) == 0
     assert noise.grad is not None
     assert torch.isfinite(noise.grad).all()
     both = loss.features(torch.cat([source, source]), torch.cat([points, unknown]))
@@ -255,7 +255,7 @@ def test_correction_brings_an_expression_back_and_nothing_else(frame: np.ndarray
     y, x = torch.meshgrid(torch.arange(frame.shape[0]), torch.arange(frame.shape[1]), indexing="ij")
     outside = ((x - centre_x).abs() > 0.6 * side) | ((y - centre_y).abs() > 0.6 * side)
     assert outside.any()
-    assert float((bent - edited).abs()[0, :, outside].max()) < 1e-4
+    assert float((bent - edited).abs()[0, :, outside].max()) < 1e-3  # sampling where the pixels are, to rounding
     assert torch.equal(bent, correct(edited, source, points))
     assert float((correct(source, source, points) - source).abs().mean()) < 1e-4
 
@@ -312,7 +312,7 @@ def test_smirk(tmp_path: Path, frame: np.ndarray, face: np.ndarray, monkeypatch:
     image = squeezed(source, points).requires_grad_()
     value = loss(image, source, points)
     value.backward()
-    assert float(value) > 0
+    assert float(value.detach()) > 0
     assert image.grad is not None
     assert torch.isfinite(image.grad).all()
     assert float(image.grad.abs().max()) > 0
