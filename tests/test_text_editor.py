@@ -166,6 +166,14 @@ def test_two_colours_and_rainbow_vary_over_the_hair() -> None:
     assert halves[upper].mean() > halves[lower].mean() + 0.05
 
 
+@pytest.mark.parametrize("look", ["black and white", "pencil sketch"])
+def test_a_named_colour_lies_over_a_look_without_colours(look: str) -> None:
+    edited = to_oklab(edit(f"{look} but red lips"))[:, 1:].square().sum(1, keepdim=True).sqrt()
+    regions = portrait().regions
+    assert float(edited[regions["lips"] > 0].mean()) > 0.12
+    assert float(edited[regions["skin"] > 0].mean()) < 0.03
+
+
 def test_empty_picture_without_a_person() -> None:
     """The clean plate goes through the same editor: no person, no mesh, no regions."""
     picture = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(1))

@@ -94,7 +94,7 @@ def _characters() -> Mapping[str, tuple[Operation, ...]]:
         "vampire": (
             colour(skin, "#dcd6da", amount=0.75), colour(lips, "#8a0a18", amount=0.95), colour(eyes, "#c41212",
                 amount=0.95),
-            _effect("dark eye sockets"), colour(hair, "#0d0c10", amount=0.9), colour(brows, "#16121a", amount=0.85),
+            _effect("dark eye sockets"), colour(hair, "#0d0c10", amount=0.9), colour(brows, "#16121a", amount=0.5),
         ),
         "clown": (
             colour(skin, "#f4f1ee", amount=0.88), _effect("clown mouth"), colour(lips, "#d0101c"),
@@ -113,7 +113,7 @@ def _characters() -> Mapping[str, tuple[Operation, ...]]:
         ),
         "alien": (colour(skin, "#6fae4a"), colour(lips, "#4d7f38"), colour(eyes, "#101512", whole=True, amount=0.8),
             colour(brows, "#3c5c2a", amount=0.8)),
-        "hulk": (colour(skin, "#4f9140"), colour(lips, "#3f7434"), colour(hair, "#12180f"), colour(brows, "#12180f"),
+        "hulk": (colour(skin, "#4f9140"), colour(lips, "#3f7434"), colour(hair, "#12180f"), colour(brows, "#1c2a18", amount=0.55),
             colour(("clothes",), "#5a2a86")),
         "blue alien": (colour(skin, "#3f78c8"), colour(lips, "#34509c"), colour(eyes, "#e8c530"), colour(brows,
             "#1d2f62", amount=0.8)),

@@ -28,6 +28,9 @@ IMPLIED_REGION: Mapping[str, str] = {
     **dict.fromkeys(("greenscreen", "chromakey", "bluescreen"), "background"),
 }
 ORDER = ("character", "material", "colour", "effect", "adjustment", "mood", "look", "style")
+COLOURLESS = frozenset(
+    ("black and white", "noir", "sepia", "pencil", "charcoal", "ink")
+)  # looks over which a named colour is laid
 
 
 class CannotEdit(InputError):
@@ -73,6 +76,10 @@ def parse(instruction: str) -> Plan:
     missed += [f"{title} (said otherwise later)" for title in overruled if title in described]
     described = [title for title in described if title not in overruled]
     operations.sort(key=lambda operation: ORDER.index(operation.kind))
+    if any(operation.kind == "look" and operation.name in COLOURLESS for operation in operations):
+        operations.sort(
+            key=lambda operation: _paints(operation) and len(operation.regions) < len(PERSON)
+        )  # "but red lips"
     notes = [_join(described)]
     if kept:
         notes.append(f"{_name(kept)} kept")
