@@ -77,7 +77,7 @@ class BuiltinTryOn:
         taken_off = clothes * (1 - over_clothes)
         reach = 2 * max(1, round(6 * scale)) + 1
         wider = blur(functional.max_pool2d(taken_off, reach, 1, reach // 2), 2.5 * scale) * smoothstep(0.02, 0.3, body)
-        bared = torch.maximum(taken_off, wider * bare / body.clamp_min(1e-3)) / body.clamp_min(1e-3)
+        bared = (taken_off + wider.clamp(0, 1) * bare) / body.clamp_min(1e-3)
         base = torch.lerp(batch.source, _skin(batch, bare, light), bared.clamp(0, 1))
         # fabric is thick: a thin shadow lies on the skin along its edge
         contact = 1 - 0.25 * smoothstep(0.05, 0.7, blur(covered * body, 3 * scale))
@@ -110,9 +110,8 @@ def spread_rest(batch: EditBatch) -> tuple[Tensor, Tensor]:
         ridge = 1e-3 * len(chosen) * np.diag([1.0, 1.0, 0.0])
         slope = np.linalg.solve(flat_terms.T @ flat_terms + ridge, flat_terms.T @ flat_values)
         plane = (terms @ slope).astype(np.float32)
-        rim = (
-            cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        )  # the mesh's last pixels lie at grazing angles
+        # the mesh's last pixels lie at grazing angles
+        rim = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         grown = plane + fill(values - plane, rim if rim.any() else inside)
         frame.copy_(torch.from_numpy(np.where(inside[..., None], values, grown)).permute(2, 0, 1).to(frame))
     return spread, known
@@ -135,8 +134,10 @@ def layers(batch: EditBatch, rest: Tensor) -> tuple[Tensor, Tensor]:
     clothes = clothes * (1 - _strands(batch, clothes))
     picture = (batch.source.amax((1, 3), keepdim=True) > 0.03).to(skin)  # the clip's own black bars
     bare, clothes = bare * picture, clothes * picture
-    hidden = bare * _foreign(batch, bare)  # parts of the clothes that were taken for skin
-    return (clothes + hidden).clamp(0, 1), bare - hidden
+    foreign = bare * _foreign(
+        batch, bare
+    )  # clothes, or before the background gaps in the hair, that were taken for skin
+    return (clothes + foreign * blur(body, scale)).clamp(0, 1), bare - foreign
 
 
 def _main_pieces(mask: Tensor, scale: float) -> Tensor:
