@@ -13,19 +13,21 @@ from .backgrounds import SceneEdit
 from .clip import read_gray
 from .editors import EditBatch, Editor, EditRequest, load_editor
 from .editors.face_aware import edit_face_aware
+from .expression import ExpressionCorrection, ExpressionLoss
 from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
 from .harmonising import harmonise
 from .initialization import gather_colors, make_views
 from .keyframes import diverse_frames
 from .losses import PerceptualLoss
-from .mattes import crops_with_alpha, usable_frames
+from .mattes import crop_landmarks, crops_with_alpha, usable_frames
 from .matting import decontaminate
 from .portrait import Portrait
 from .poses import rest_vertices
 from .progress import Progress
 from .reconstruction import head_centres, preview, to_uint8
 from .regions import soft_regions
+from .smirk import at_hand
 from .surfaces import Surfaces
 
 _OWN = ("eyes", "teeth", "mouth")  # regions whose detail is each frame's own: their expression is the person's
@@ -157,6 +159,9 @@ def edit_avatar(
     budget = f"{len(chosen)} key frames" + (f", {passes} times" if passes > 1 else "")
     yield Progress("edit", 0.0, f"{editor.name}: {editor.understood}; {budget}")
     keys = load_key_frames(portrait, fitted, K, chosen)
+    # A look that is computed from the frame keeps its expression; one that is dreamt up from noise may not.
+    correct = ExpressionCorrection(ExpressionLoss(K.device, at_hand(K.device))) if editor.reads_render else None
+    faces = torch.from_numpy(crop_landmarks(portrait)[chosen.numpy()]).to(K)
     perceptual = PerceptualLoss(K.device) if config.fit.perceptual else None
     for number in range(passes):
         edited: list[Tensor] = []
@@ -165,6 +170,8 @@ def edit_avatar(
             # Later passes start from a render that is edited already and need less of a push.
             batch = edit_batch(fitted, keys, index, K, strength * (1.0 if number == 0 else 0.6), seed)
             result = edit_face_aware(editor, batch)
+            if correct is not None:
+                result = correct(result, batch.source, faces[index])
             edited.extend(result)
             done = (number + 0.9 * index.stop / len(keys)) / passes
             message = f"{editor.name}: key frame {index.stop} of {len(keys)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def evaluate_edit(portrait: Portrait, edited: Path) -> dict[str, Any]:
             f"{edited} has {info.frame_count} frames of {info.width}x{info.height}, the portrait's clip {clip.frame_count} of "
             f"{clip.width}x{clip.height}. Give the video that `edit` wrote for this portrait."
         )
-    ours, source = warp_errors(portrait, edited, info)
+    ours, source = warp_errors(portrait, read_frames(edited, info))
     drift = _landmark_drift(portrait, edited, info)
     return {
         "warp_error": round(ours, 5),
@@ -108,11 +109,14 @@ def evaluate_edit(portrait: Portrait, edited: Path) -> dict[str, Any]:
     }
 
 
-def warp_errors(portrait: Portrait, edited: Path, info: ClipInfo) -> tuple[float, float]:
-    """Flow warp error of the edited video and of the source itself, inside the person where the flow is consistent."""
+def warp_errors(portrait: Portrait, edited: Iterable[np.ndarray]) -> tuple[float, float]:
+    """Flow warp error of edited full frames (as many from the start as there are) and of the source itself.
+
+    Inside the person, where the source's flow is consistent.
+    """
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     errors = []
-    edits = (portrait.crop.extract(frame) for frame in read_frames(edited, info))
+    edits = (portrait.crop.extract(frame) for frame in edited)
     moments = ((source, alpha, edit) for (source, alpha), edit in zip(crops_with_alpha(portrait), edits, strict=False))
     for (before, matte, edit_before), (after, _, edit_after) in pairwise(moments):
         grays = [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (before, after)]
