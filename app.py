@@ -375,8 +375,9 @@ def inspect_clip(clip: str | None, max_seconds: float) -> str:
 def stored_examples() -> list[dict[str, str]]:
     """Stored clips with their stored results, as far as their files are here."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        listed = json.loads((EXAMPLES / "examples.json").read_text("utf-8"))
-        rows = [{**row, "clip": str(EXAMPLES / row["clip"]), "result": str(EXAMPLES / row["result"])} for row in listed]
+        rows = json.loads((EXAMPLES / "examples.json").read_text("utf-8"))
+        for row in rows:
+            row.update({key: str(EXAMPLES / row[key]) for key in ("clip", "result", "picture") if key in row})
         return [row for row in rows if Path(row["clip"]).is_file() and Path(row["result"]).is_file()]
     return []
 
@@ -416,8 +417,8 @@ def build() -> gr.Blocks:
                 gr.Markdown("## 2. The change")
                 tabs: dict[str, gr.Tab] = {}
                 engine: dict[str, gr.Dropdown] = {}
-                with gr.Tabs():
-                    with gr.Tab("Text") as tabs["text"]:
+                with gr.Tabs() as changes:
+                    with gr.Tab("Text", id="text") as tabs["text"]:
                         text = gr.Textbox(
                             label="Instruction", placeholder=TEXT_HINT, lines=2, max_length=TEXT_LIMIT, elem_id="text"
                         )
@@ -426,16 +427,16 @@ def build() -> gr.Blocks:
                         with gr.Accordion("Everything the built-in looks can do", open=False):
                             gr.Examples(list(samples.values()), [text], label="Pick one", examples_per_page=30)
                         engine["text"] = choose_engine_of("text")
-                    with gr.Tab("Image style") as tabs["style"]:
+                    with gr.Tab("Image style", id="style") as tabs["style"]:
                         style = picture("Style picture", "style")
                         gr.Examples(sorted(map(str, (EXAMPLES / "styles").glob("*"))), [style], label="For example")
                         keep_colors = gr.Checkbox(False, label="Keep the clip's colours, take the brushwork only")
                         engine["style"] = choose_engine_of("style")
-                    with gr.Tab("Try-on") as tabs["tryon"]:
+                    with gr.Tab("Try-on", id="tryon") as tabs["tryon"]:
                         garment = picture("Garment photo", "garment")
                         gr.Examples(sorted(map(str, (EXAMPLES / "garments").glob("*"))), [garment], label="For example")
                         engine["tryon"] = choose_engine_of("tryon")
-                    with gr.Tab("Relighting") as tabs["relight"]:
+                    with gr.Tab("Relighting", id="relight") as tabs["relight"]:
                         light = gr.Textbox(
                             label="Light", placeholder=LIGHT_HINT, lines=2, max_length=TEXT_LIMIT, elem_id="light"
                         )
@@ -512,10 +513,14 @@ def build() -> gr.Blocks:
         for trigger in (clip.change, max_seconds.release):
             trigger(inspect_clip, [clip, max_seconds], about, **quiet)
         with shelf:
+            fields = {"text": text, "style": style, "tryon": garment, "relight": light}
             for row in stored_examples():
-                stored = (row["clip"], row["text"], row["result"], note(STORED))
-                button = gr.Button(f"Stored example: {row['text']}", size="sm")
-                button.click(lambda stored=stored: stored, None, [clip, text, result, status], **quiet)
+                wish = row["picture"] if row["kind"] in ("style", "tryon") else row["text"]
+                shows = (row["clip"], wish, row["result"], note(STORED), gr.Tabs(selected=row["kind"]))
+                button = gr.Button(row["name"], size="sm")
+                button.click(
+                    lambda shows=shows: shows, None, [clip, fields[row["kind"]], result, status, changes], **quiet
+                )
     return demo.queue(max_size=20)
 
 

@@ -1,4 +1,4 @@
-"""Makes the example clip, its stored edit and the picture in the README; needs scikit-image besides the requirements.
+"""Makes the example clip, its stored edits and the picture in the README; needs scikit-image besides the requirements.
 
     python examples/make_examples.py            # everything; minutes on two cores
     python examples/make_examples.py --clip     # only the clip
@@ -36,13 +36,18 @@ from portraitgen.landmarks import detect_landmarks  # noqa: E402
 from portraitgen.tracking import track  # noqa: E402
 
 SOURCE = "NASA, public domain, via scikit-image; animated by examples/make_examples.py"
-TEXT = "turn her into a bronze statue"
+EDITS: dict[str, dict[str, str]] = {
+    "bronze": {"kind": "text", "text": "turn her into a bronze statue"},
+    "starry night": {"kind": "style", "picture": "styles/starry_night.jpg", "background": "edited"},
+    "striped jumper": {"kind": "tryon", "picture": "garments/striped_jumper.png"},
+    "sunset": {"kind": "relight", "text": "warm sunset from the left, the background too"},
+}
 PART, SCALE = (0, 60, 336), 1.625  # top, left and side of the part of the photo that is animated; enlargement
 COLLAR: Ellipse = ((213.3, 220.7), (125.6, 197.3), 118.2)  # the rim of the suit's ring in the photo
 SIZE, LEFT = 512, 17  # px, side of the clip and its left edge in the animated part: what is beyond may move in
 SHARPEN = 0.5
 MOMENTS = (0, 13, 24, 45, 57)  # frames in the README's picture
-PICTURE_SIDE = 224  # px
+PICTURE_SIDE = 176  # px
 
 
 def still() -> np.ndarray:
@@ -101,22 +106,28 @@ def make_clip(path: Path) -> None:
         container.mux(audio.encode())
 
 
-def make_result(clip: Path, result: Path, picture: Path) -> None:
-    """Edit the clip as a visitor would with the preview preset, and draw the README's picture from that run."""
+def make_results(clip: Path, picture: Path) -> list[dict[str, str]]:
+    """Edit the clip as a visitor would with the preview preset, draw the README's picture, and list what was made."""
+    from portraitgen.editors import EditRequest
     from portraitgen.pipeline import edit, reconstruct, render
 
+    entries, results = [], []
     with tempfile.TemporaryDirectory() as folder:
         portrait, rebuilt = Path(folder) / "portrait", Path(folder) / "rebuilt.mp4"
-        for steps in (
-            reconstruct(clip, portrait, preset="preview"),
-            render(portrait, rebuilt),
-            edit(portrait, result, text=TEXT, preset="preview"),
-        ):
+        jobs = [reconstruct(clip, portrait, preset="preview"), render(portrait, rebuilt)]
+        for name, wish in EDITS.items():
+            results.append(FOLDER / f"portrait_{name.replace(' ', '_')}.mp4")
+            style = FOLDER / wish["picture"] if "picture" in wish else None
+            request = EditRequest(wish["kind"], wish.get("text", ""), style, engine="builtin")
+            jobs.append(edit(portrait, results[-1], request=request, background=wish.get("background", "auto")))
+            entries.append({"name": name, "clip": clip.name, "result": results[-1].name, "source": SOURCE} | wish)
+        for steps in jobs:
             for step in steps:
                 print(f"{step.stage} {step.fraction:4.0%} {step.message}", end="\x1b[K\r", file=sys.stderr)
-        rows = [np.concatenate(chosen(path), axis=1) for path in (clip, rebuilt, result)]
+        rows = [np.concatenate(chosen(path), axis=1) for path in (clip, rebuilt, *results)]
     sheet = cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)
-    cv2.imwrite(str(picture), sheet, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    cv2.imwrite(str(picture), sheet, [cv2.IMWRITE_JPEG_QUALITY, 86])
+    return entries
 
 
 def chosen(path: Path) -> list[np.ndarray]:
@@ -126,15 +137,14 @@ def chosen(path: Path) -> list[np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make the example clip and its stored result.")
+    parser = argparse.ArgumentParser(description="Make the example clip and its stored results.")
     parser.add_argument("--clip", action="store_true", help="make only the clip")
     only_clip = parser.parse_args().clip
-    clip, result = FOLDER / "portrait.mp4", FOLDER / "portrait_edited.mp4"
+    clip = FOLDER / "portrait.mp4"
     make_clip(clip)
     if not only_clip:
-        make_result(clip, result, FOLDER / "readme_picture.jpg")
-    entry = {"clip": clip.name, "text": TEXT, "result": result.name, "source": SOURCE}
-    (FOLDER / "examples.json").write_text(json.dumps([entry], indent=2) + "\n")
+        entries = make_results(clip, FOLDER / "readme_picture.jpg")
+        (FOLDER / "examples.json").write_text(json.dumps(entries, indent=2) + "\n")
 
 
 if __name__ == "__main__":

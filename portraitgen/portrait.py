@@ -178,13 +178,22 @@ class Portrait:
             raise InputError(f"{self.path(name)} is missing or broken. Reconstruct the clip again.") from None
 
     def copy_to(self, directory: Path, *, without: tuple[str, ...]) -> Portrait:
-        """Copy the folder to ``directory`` but for the files ``without``; the copy appears whole or not at all."""
+        """Copy the folder to ``directory`` but for the files ``without``; the copy appears whole or not at all.
+
+        Files are never changed in place, so that the copy shares them on the disk where the file system can.
+        """
         if directory.exists() and any(directory.iterdir()):
             raise InputError(f"{directory} is not empty. Choose a new folder.")
         directory.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
         try:
-            shutil.copytree(self.directory, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*without))
+            shutil.copytree(
+                self.directory,
+                temporary,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns(*without),
+                copy_function=_linked,
+            )
             if directory.exists():
                 directory.rmdir()
             os.replace(temporary, directory)
@@ -192,6 +201,14 @@ class Portrait:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         return Portrait.load(directory)
+
+
+def _linked(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
 
 
 def file_sha256(path: Path) -> str:

@@ -16,7 +16,7 @@ from portraitgen.clip import probe, read_frames
 
 FOLDER = Path(__file__).parent.parent / "examples"
 ENTRIES = json.loads((FOLDER / "examples.json").read_text())
-CLIPS = [FOLDER / entry["clip"] for entry in ENTRIES]
+CLIPS = sorted({FOLDER / entry["clip"] for entry in ENTRIES})
 RESULTS = [FOLDER / entry["result"] for entry in ENTRIES]
 
 
@@ -44,16 +44,18 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 def test_entries_are_complete() -> None:
     assert ENTRIES
     for entry in ENTRIES:
-        assert set(entry) == {"clip", "text", "result", "source"}
+        assert {"name", "clip", "kind", "result", "source"} <= set(entry)
+        assert entry.get("text") or (FOLDER / entry["picture"]).is_file()
         assert all(isinstance(value, str) and value for value in entry.values())
         assert "public domain" in entry["source"]
         assert (FOLDER / entry["clip"]).is_file()
         assert (FOLDER / entry["result"]).is_file()
+    assert {entry["kind"] for entry in ENTRIES} == {"text", "style", "tryon", "relight"}, "one for each tab"
 
 
 def test_files_are_small() -> None:
     files = [path for path in FOLDER.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert sum(path.stat().st_size for path in files) < 3_000_000
+    assert sum(path.stat().st_size for path in files) < 10_000_000
     assert (FOLDER / "readme_picture.jpg").stat().st_size < 250_000
     picture = cv2.imread(str(FOLDER / "readme_picture.jpg"))
     assert picture.shape[1] > picture.shape[0] > 400  # three rows, more columns
@@ -73,8 +75,9 @@ def test_clip_is_a_talking_head(clip: Path) -> None:
     assert np.abs(frames[-1] - first).mean() < 3  # it ends as it begins, so that it can loop
 
 
-@pytest.mark.parametrize(("clip", "result"), list(zip(CLIPS, RESULTS, strict=True)), ids=lambda path: path.name)
-def test_result_belongs_to_clip(clip: Path, result: Path) -> None:
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry["name"])
+def test_result_belongs_to_clip(entry: dict[str, str]) -> None:
+    clip, result = FOLDER / entry["clip"], FOLDER / entry["result"]
     source, edited = probe(clip), probe(result)
     for name in ("width", "height", "frame_count", "rate", "has_audio"):
         assert getattr(edited, name) == getattr(source, name), name
@@ -86,7 +89,8 @@ def test_result_belongs_to_clip(clip: Path, result: Path) -> None:
     pairs = list(zip(read_frames(clip, source), read_frames(result, edited), strict=True))[::15]
     for frame, other in pairs:
         changed = np.abs(frame.astype(float) - other).mean(-1)
-        assert changed[80:300, 150:370].mean() > 15  # the person is edited
+        part = changed[330:, 60:450] if "jumper" in result.name else changed[80:300, 150:370]
+        assert part.mean() > 12  # the person is edited
 
 
 @pytest.mark.parametrize("path", CLIPS + RESULTS, ids=lambda path: path.name)

@@ -120,6 +120,44 @@ def test_an_edit_keeps_count_rate_size_and_sound(finished: tuple[Path, list[Prog
     assert np.abs(frames_of(again).astype(float) - frames_of(output)).mean() < 2, "the saved edit renders as it was"
 
 
+@pytest.mark.parametrize(
+    ("request_", "background"),
+    [
+        (EditRequest("style", picture=ROOT / "examples/styles/starry_night.jpg", engine="builtin"), "edited"),
+        (EditRequest("tryon", picture=ROOT / "examples/garments/striped_jumper.png", engine="builtin"), "transparent"),
+        (EditRequest("relight", "red light from the left", engine="builtin"), "blur"),
+    ],
+    ids=["style", "tryon", "relight"],
+)
+def test_every_kind_of_edit_changes_the_clip(
+    finished: tuple[Path, list[Progress]], tmp_path: Path, request_: EditRequest, background: str
+) -> None:
+    output = tmp_path / ("edited.webm" if background == "transparent" else "edited.mp4")
+    steps = list(pipeline.edit(finished[0], output, request=request_, background=background))
+    assert "3 key frames" in steps[0].message, "the budget is said beforehand"
+    source = probe(CLIP, max_seconds=SECONDS)
+    assert probe(output).frame_count == source.frame_count
+    before, after = (next(read_frames(path, probe(path))).astype(float) for path in (CLIP, output))
+    changed = np.abs(after - before).mean(2)
+    assert changed[300:460, 150:360].mean() > 5, "the person"
+    assert changed[:60, :60].mean() > (0.5 if background == "blur" else 5), "what is behind"
+
+
+def test_an_edit_can_start_from_another_one(finished: tuple[Path, list[Progress]], tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for source, target, text in ((finished[0], first, "bronze statue"), (first, second, "blue hair")):
+        wish = EditRequest("text", text, engine="builtin")
+        list(pipeline.edit(source, tmp_path / f"{target.name}.mp4", request=wish, save=target))
+    assert [made.text for made in Portrait.load(second).edit_requests()] == ["bronze statue", "blue hair"]
+    assert [made.text for made in Portrait.load(first).edit_requests()] == ["bronze statue"], "the first is kept"
+    clip, once, twice = (
+        next(read_frames(path, probe(path))).astype(float)
+        for path in (CLIP, tmp_path / "first.mp4", tmp_path / "second.mp4")
+    )
+    face = np.s_[190:300, 200:320]
+    assert np.abs(twice - once)[face].mean() < 0.4 * np.abs(twice - clip)[face].mean(), "the face is still of bronze"
+
+
 def test_orbits_and_turns_differ_from_the_clips_own_view(finished: tuple[Path, list[Progress]], tmp_path: Path) -> None:
     shown = {}
     for name, options in {"own": {}, "turned": {"yaw": 20.0}, "orbit": {"orbit": True}}.items():
