@@ -13,6 +13,7 @@ from .backgrounds import SceneEdit
 from .clip import read_gray
 from .editors import EditBatch, Editor, EditRequest, load_editor
 from .editors.face_aware import edit_face_aware
+from .editors.memory import release
 from .expression import ExpressionCorrection, ExpressionLoss
 from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
@@ -30,6 +31,7 @@ from .regions import soft_regions
 from .smirk import at_hand
 from .surfaces import Surfaces
 
+_ROOMY = 16e9  # bytes of a card on which an engine may stay while the avatar is fitted
 _OWN = ("eyes", "teeth", "mouth")  # regions whose detail is each frame's own: their expression is the person's
 
 
@@ -180,6 +182,8 @@ def edit_avatar(
         yield Progress("edit", (number + 1) / passes, f"{editor.name}: key frames made to agree")
         if number == 0:
             _recolor(fitted, data)
+        if K.device.type == "cuda" and torch.cuda.get_device_properties(K.device).total_memory < _ROOMY:
+            release()  # the engine and the fit do not fit side by side
         every = max(1, config.fit.steps // 6)
         for step, _ in fit(fitted, data, config.fit, seed + number, perceptual=perceptual):
             done = (number + (step + 1) / config.fit.steps) / passes
