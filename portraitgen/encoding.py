@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from .decoding import EXACT, MATRICES, audio_stream, opened, origin
+from .provenance import SOURCE_TYPE, xmp_box
 from .storage import replacing
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def write_video(
     *,
     audio_from: str | Path | None = None,
     crf: float = 16,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write a clip with the times of ``info`` and the first sound track of ``audio_from``.
 
@@ -48,12 +50,30 @@ def write_video(
         audio_from: clip on whose times ``info`` is based; its sound is cut to the frames. AAC and MP3 are copied to MP4, anything else
             becomes AAC; in WebM all sound becomes Opus.
         crf: quality of libx264, 0 lossless to 51; WebM has its own.
+        metadata: tags of the container, such as those of `provenance.provenance`; MP4 keeps only names that it knows (``comment``,
+            ``description``, ``date``, …) and says the digital source type as XMP. Tags of ``audio_from`` are never taken over.
 
     Raises InputError if the folder cannot be written or the disk is full. On any error, Ctrl-C included, nothing is left behind.
     """
-    with replacing(Path(path)) as temporary, contextlib.ExitStack() as stack:
-        transparent = temporary.suffix.lower() == ".webm"
-        container = stack.enter_context(_muxer(temporary, "webm" if transparent else "mp4"))
+    with replacing(Path(path)) as temporary:
+        _write(temporary, frames, info, audio_from, crf, metadata or {})
+        if metadata and SOURCE_TYPE in metadata and temporary.suffix.lower() != ".webm":
+            with temporary.open("ab") as file:
+                file.write(xmp_box(metadata))
+
+
+def _write(
+    path: Path,
+    frames: Iterable[np.ndarray],
+    info: ClipInfo,
+    audio_from: str | Path | None,
+    crf: float,
+    metadata: Mapping[str, str],
+) -> None:
+    with contextlib.ExitStack() as stack:
+        transparent = path.suffix.lower() == ".webm"
+        container = stack.enter_context(_muxer(path, "webm" if transparent else "mp4"))
+        container.metadata.update(metadata)
         options = {"crf": str(crf), "preset": "fast"}
         if not _is_even(info):
             options["bf"] = (
