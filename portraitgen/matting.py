@@ -2,7 +2,7 @@
 
 Coarse: MediaPipe selfie segmentation (its two networks, whole crop and head close-up) averaged as logits and smoothed
 along optical flow. Fine: `portraitgen.alpha`, with the clip's clean plate where the camera stands still, smoothed along
-optical flow again.
+optical flow again. Letterbox bars are background: the picture is continued over them before anything looks at it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from .alpha import Plate, refine_alpha
+from .bars import find_bars
 from .errors import InputError
 from .motion import Moment, fitted, flow_between, smooth_along_motion
 
@@ -33,11 +34,21 @@ def person_alpha(frames: FrameSource, face_landmarks: np.ndarray) -> Iterator[np
     if landmarks.ndim != 3 or landmarks.shape[0] == 0 or landmarks.shape[2] < 2:
         raise InputError(f"The face landmarks have shape {landmarks.shape}. Pass [frames, points, 2].")
     boxes = head_boxes(landmarks)
-    plate = _clean_plate(_checked(frames(), len(boxes)), boxes)
-    coarse = smooth_along_motion(_coarse_stream(_checked(frames(), len(boxes)), boxes))
+    samples = _samples(_checked(frames(), len(boxes)), len(boxes))
+    bars = find_bars(list(samples.values()))
+    plate = _clean_plate({index: bars.fill(frame) for index, frame in samples.items()}, boxes)
+    samples.clear()
+    pictures = (bars.fill(frame) for frame in _checked(frames(), len(boxes)))
+    coarse = smooth_along_motion(_coarse_stream(pictures, boxes))
     fine = (Moment(item.frame, item.flow, refine_alpha(item.frame, _sigmoid(item.value), plate)) for item in coarse)
     for item in smooth_along_motion(fine):
-        yield np.clip(item.value * 255 + 0.5, 0, 255).astype(np.uint8)
+        yield bars.clear(np.clip(item.value * 255 + 0.5, 0, 255).astype(np.uint8))
+
+
+def _samples(frames: Iterable[np.ndarray], count: int) -> dict[int, np.ndarray]:
+    """PLATE_FRAMES of the `count` frames, evenly spaced, by their numbers."""
+    chosen = set(np.linspace(0, count - 1, min(PLATE_FRAMES, count)).round().astype(int).tolist())
+    return {index: frame for index, frame in enumerate(frames) if index in chosen}
 
 
 def head_boxes(landmarks: np.ndarray) -> np.ndarray:
@@ -147,16 +158,12 @@ def _keep_subject(logits: np.ndarray, box: np.ndarray) -> np.ndarray:
     return logits * (1 - soft) + np.minimum(logits, -3) * soft
 
 
-def _clean_plate(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Plate:
-    """Temporal median of the confidently uncovered pixels in PLATE_FRAMES frames; each frame checks if it holds."""
-    chosen = set(np.linspace(0, len(boxes) - 1, min(PLATE_FRAMES, len(boxes))).round().astype(int).tolist())
-    pictures: list[np.ndarray] = []
+def _clean_plate(samples: dict[int, np.ndarray], boxes: np.ndarray) -> Plate:
+    """Temporal median of the confidently uncovered pixels in the sampled frames; each frame checks if it holds."""
     free: list[np.ndarray] = []
     most = 0.0
     with _Segmenter() as segmenter:
-        for index, frame in enumerate(frames):
-            if index not in chosen:
-                continue
+        for index, frame in samples.items():
             size = frame.shape[0]
             logits = segmenter(frame, boxes[index])
             most = max(most, float((logits > 0).mean()))
@@ -164,16 +171,15 @@ def _clean_plate(frames: Iterable[np.ndarray], boxes: np.ndarray) -> Plate:
             covered = cv2.dilate(
                 (fitted(logits, (size, size)) > -2).astype(np.uint8), np.ones((margin, margin), np.uint8)
             )
-            pictures.append(frame)
             free.append(covered == 0)
     if most < 0.01:
         raise InputError("No person was found in the clip. Use a clip that shows one person's head and shoulders.")
-    stack, valid = np.stack(pictures), np.stack(free)
+    stack, valid = np.stack(list(samples.values())), np.stack(free)
     counts = valid.sum(axis=0)
     # Median of the uncovered samples: covered ones sort to the end as 256.
     ordered = np.sort(np.where(valid[..., None], stack, np.uint16(256)), axis=0)
     middle = np.take_along_axis(ordered, (np.maximum(counts - 1, 0) // 2)[None, ..., None], axis=0)[0]
-    known = counts >= min(max(3, len(pictures) // 4), len(pictures))
+    known = counts >= min(max(3, len(samples) // 4), len(samples))
     return Plate(np.where(known[..., None], middle, 0).astype(np.float32) / 255, known.astype(np.float32))
 
 

@@ -1,0 +1,80 @@
+"""Letterbox bars on drawn pictures, and that they are nobody in a matte."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from portraitgen.bars import Bars, find_bars
+from portraitgen.matting import person_alpha
+
+
+def pictures(count: int = 4, side: int = 96) -> list[np.ndarray]:
+    """A noisy scene in which a disc moves."""
+    random = np.random.default_rng(0)
+    frames = []
+    for t in range(count):
+        frame = np.full((side, side, 3), (90, 140, 110), np.float32)
+        cv2.circle(frame, (30 + 5 * t, 60), 25, (190, 150, 130), -1)
+        frames.append(np.clip(frame + random.normal(0, 3, frame.shape), 0, 255).astype(np.uint8))
+    return frames
+
+
+@pytest.mark.parametrize("colour", [0, 16, 255])
+@pytest.mark.parametrize("bars", [Bars(), Bars(bottom=27), Bars(left=12, right=12), Bars(9, 14, 20, 3)])
+def test_bars_of_any_side_and_colour(bars: Bars, colour: int) -> None:
+    random = np.random.default_rng(1)
+    frames = []
+    for frame in pictures():
+        boxed = np.clip(colour + random.normal(0, 1.5, frame.shape), 0, 255).astype(np.uint8)
+        bars.picture(boxed)[:] = bars.picture(frame)
+        frames.append(boxed)
+    assert find_bars(frames) == bars
+    filled = bars.fill(frames[0])
+    assert (bars.picture(filled) == bars.picture(frames[0])).all()
+    assert filled.mean(axis=(0, 1)) == pytest.approx(frames[0][bars.top : 96 - bars.bottom or 96].mean(), abs=60)
+    outside = bars.clear(np.ones((96, 96), np.uint8))
+    assert outside.sum() == bars.picture(outside).size
+
+
+def test_the_line_that_scaling_mixes_belongs_to_the_bar() -> None:
+    frames = pictures()
+    for frame in frames:
+        frame[80:] = 0
+        frame[79] = frame[79] // 2
+    assert find_bars(frames) == Bars(bottom=17)
+
+
+def test_plain_walls_and_dark_clothes_are_no_bars() -> None:
+    frames = pictures()
+    for frame in frames:
+        frame[:20] = (90, 140, 110)  # a wall without any noise, as codecs leave it
+        cv2.ellipse(frame, (48, 96), (90, 18), 0, 0, 360, (0, 0, 0), -1)  # a black coat over the whole width
+        assert not frame[-4:].any()
+    assert find_bars(frames) == Bars()
+    assert find_bars([np.zeros((64, 64, 3), np.uint8)] * 3) == Bars()
+
+
+def test_a_bar_that_not_every_frame_has_is_none() -> None:
+    frames = pictures()
+    for frame in frames[:-1]:
+        frame[70:] = 0
+    assert find_bars(frames) == Bars()
+
+
+def test_bars_are_nobody() -> None:
+    from skimage.data import astronaut
+
+    picture = astronaut()
+    boxed = picture.copy()
+    boxed[460:], boxed[:, :20] = 0, 0
+    seen, covered = (
+        next(iter(person_alpha(lambda frame=frame: iter([frame] * 2), np.full((2, 478, 2), np.nan))))
+        for frame in (picture, boxed)
+    )
+    assert seen[470:, 80:250].min() > 250  # her suit fills the border
+    assert not covered[460:].any()
+    assert not covered[:, :20].any()
+    assert (covered[440:459, 80:250] > 240).mean() > 0.98  # up to the bar she is all there
+    assert np.abs(covered[:450, 40:].astype(int) - seen[:450, 40:]).mean() < 4
