@@ -23,12 +23,14 @@ import numpy as np
 
 from .decoding import (
     BT709,
+    MAX_RATE,
     Converter,
     audio_stream,
     check_size,
     colour,
     decoded,
     displayed_size,
+    most_frames,
     opened,
     origin,
     turned,
@@ -96,9 +98,12 @@ def probe(path: str | Path, *, max_seconds: float | None = None) -> ClipInfo:
 
     A file whose end is missing counts up to its last good frame. With ``max_seconds``, only frames that begin before that many seconds
     after the first count. Raises InputError, with one sentence for the person, if the file is no clip that can be used: missing, empty,
-    broken, not a video, a picture, a single frame, larger than MAX_SIDE, smaller than MIN_SIDE or longer than MAX_SECONDS.
+    broken, not a video, a picture, a single frame, larger than MAX_SIDE, smaller than MIN_SIDE, longer than MAX_SECONDS, faster than
+    MAX_RATE, or of more tracks or pixels in all than anybody's clip.
     """
     path = Path(path)
+    if max_seconds is not None and not max_seconds > 0:
+        raise InputError(f"The length to use is {max_seconds:g} seconds, it must be more than 0.")
     limit = MAX_SECONDS + _SLACK if max_seconds is None else min(max_seconds - _ROUNDING, MAX_SECONDS + _SLACK)
     with opened(path) as (container, stream):
         first = next(decoded(container, stream), None)
@@ -106,15 +111,21 @@ def probe(path: str | Path, *, max_seconds: float | None = None) -> ClipInfo:
             raise InputError(f"No frame of {path.name} can be decoded, it is damaged. Export it again as MP4.")
         width, height = displayed_size(first)
         check_size(width, height)
-        times, longer = _packet_times(path, limit)
+        most = most_frames(width, height)
+        times, longer = _packet_times(path, limit, most)
         if longer and limit > MAX_SECONDS:
             raise InputError(_too_long(path, float(container.duration or 0) / av.time_base))
-        times = times or _decoded_times(path, limit)
+        times = times or _decoded_times(path, limit, most)
         if len(times) <= MIN_FRAMES:
             raise InputError(
                 f"{path.name} has a single frame, a clip needs more. Upload a video in which the person moves."
             )
         *times, end = times
+        if len(times) > MAX_RATE * (end - times[0]):
+            raise InputError(
+                f"{path.name} has {len(times) / (end - times[0]):.0f} frames a second, at most {MAX_RATE:.0f} are allowed. "
+                "Export it again with 30."
+            )
         stated = stream.average_rate
         agrees = stated and abs((end - times[0]) * float(stated) - len(times)) < 0.5  # to half a frame
         aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -178,20 +189,29 @@ def _too_long(path: Path, seconds: float) -> str:
     )
 
 
+def _check_count(path: Path, count: int, most: int) -> None:
+    if count > most:
+        raise InputError(
+            f"{path.name} has more than {most} frames of this size, too many to work on. Cut it, or export it with 30 a second."
+        )
+
+
 def _nearest(times: tuple[float, ...], time: float) -> int:
     after = min(bisect.bisect_left(times, time), len(times) - 1)
     return after - 1 if after > 0 and time - times[after - 1] < times[after] - time else after
 
 
-def _packet_times(path: Path, limit: float) -> tuple[list[float], bool]:
+def _packet_times(path: Path, limit: float, most: int) -> tuple[list[float], bool]:
     """Frame times below ``limit`` seconds and, last, where they end, from the packets alone; and whether the clip goes on from there.
 
-    No times where packets do not tell: other containers, missing times, or pictures at the end that do not decode.
+    Raises InputError for more than ``most`` of them. No times where packets do not tell: other containers, missing times, or pictures at
+    the end that do not decode.
     """
     with opened(path) as (container, stream):
         told = container.format.name in _COUNTED
         base = stream.time_base
         spans: dict[int, int] = {}
+        first = None
         longer = False
         with contextlib.suppress(av.FFmpegError):  # a file that stops short
             for packet in container.demux(stream):
@@ -201,8 +221,10 @@ def _packet_times(path: Path, limit: float) -> tuple[list[float], bool]:
                 told = told and packet.pts is not None and not packet.is_corrupt and time not in spans
                 if time is not None:
                     spans[time] = packet.duration or 0
-                    longer = (time - min(spans)) * base >= limit
-                if longer and (packet.dts is None or (packet.dts - min(spans)) * base > limit):
+                    first = time if first is None else min(first, time)
+                    _check_count(path, len(spans) - 1, most)
+                    longer = (time - first) * base >= limit
+                if longer and (packet.dts is None or (packet.dts - first) * base > limit):
                     break  # later packets hold later frames
         order = sorted(spans)
         within = [time for time in order if (time - order[0]) * base < limit]
@@ -235,7 +257,7 @@ def _ends_decode(container: Any, stream: Any, order: list[int]) -> bool:
     return True
 
 
-def _decoded_times(path: Path, limit: float) -> list[float]:
+def _decoded_times(path: Path, limit: float, most: int) -> list[float]:
     """The times of `_packet_times` by decoding, up to the last good frame of a damaged clip."""
     with opened(path) as (container, stream):
         timed = container.format.name not in _UNTIMED
@@ -251,6 +273,7 @@ def _decoded_times(path: Path, limit: float) -> list[float]:
             if times and time - times[0] >= limit:
                 return [*times, time]
             times.append(time)
+            _check_count(path, len(times), most)
             if not frame.is_corrupt:
                 good = len(times)
                 end = time + (float((frame.duration or 0) * stream.time_base) if known else 0.0)

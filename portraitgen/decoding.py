@@ -19,6 +19,9 @@ from .errors import InputError
 
 MAX_SIDE = 4096
 MIN_SIDE = 64
+MAX_RATE = 240.0  # frames a second
+MAX_PIXELS = 3.1e10  # of all frames together: a minute of 3840×2160 at 60 frames a second
+MAX_TRACKS = 64
 BT709 = (1, 1, 1)
 MATRICES: dict[int, int] = {
     1: Colorspace.ITU709,
@@ -32,6 +35,8 @@ EXACT = int(Interpolation.BICUBIC) | 0x40000 | 0x2000 | 0x4000
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"  # no playlists: these open other files
 )
+# A picture that turns huge in the middle of a file is not even allocated. 64 is the largest block of HEVC.
+_DECODER = {"max_pixels": str((MAX_SIDE + 64) ** 2)}
 _STILLS = {"avif", "heic", "heix", "mif1"}
 _HDR_TRANSFERS = {16, 18}  # PQ and HLG, ITU-T H.273
 
@@ -48,14 +53,22 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
             raise InputError(f"{path.name} is empty. Upload it again.")
         container = av.open(
             f"file:{path}",
-            options={"format_whitelist": _FORMATS, "protocol_whitelist": "file"},
+            options={
+                "format_whitelist": _FORMATS,
+                "protocol_whitelist": "file",
+                "max_streams": str(MAX_TRACKS + 1),
+            },
             metadata_errors="ignore",
         )
     except PermissionError:
         raise InputError(f"{path} may not be read. Change its permissions.") from None
+    except MemoryError:  # what some demuxers make of max_streams
+        raise _too_many_tracks(path) from None
     except av.FFmpegError:
         raise InputError(_why_unreadable(path)) from None
     with container:
+        if len(container.streams) > MAX_TRACKS:
+            raise _too_many_tracks(path)
         covers = av.stream.Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & covers and s.codec_context is not None]
         if not streams:
@@ -66,6 +79,7 @@ def opened(path: Path) -> Iterator[tuple[Any, Any]]:
         stream = best if best in streams else streams[0]
         check_size(stream.codec_context.width, stream.codec_context.height)
         stream.thread_type = "AUTO"
+        stream.codec_context.options = _DECODER
         yield container, stream
 
 
@@ -77,6 +91,15 @@ def _why_unreadable(path: Path) -> str:
     if b"ftyp" in start[:16] or start[:4] in (b"\x1aE\xdf\xa3", b"RIFF", b"GIF8"):
         return f"{path.name} is broken or its end is missing. Export or upload it again."
     return f"{path.name} is not a video that can be read. Upload an MP4, MOV, WebM, MKV, AVI or GIF file."
+
+
+def _too_many_tracks(path: Path) -> InputError:
+    return InputError(f"{path.name} has more than {MAX_TRACKS} tracks. Export it with one picture and one sound track.")
+
+
+def most_frames(width: int, height: int) -> int:
+    """How many frames of a size are worked on at most, whatever a file claims about their times."""
+    return int(min(MAX_PIXELS / (width * height), MAX_RATE * 61))
 
 
 def check_size(width: int, height: int) -> None:
@@ -112,6 +135,7 @@ def decoded(container: Any, stream: Any, strict: bool = False) -> Iterator[Any]:
         decoder = av.CodecContext.create(
             "libvpx-vp9" if decoder.name == "vp9" else "libvpx", "r"
         )  # the native ones drop the alpha
+        decoder.options = _DECODER
     packets = container.demux(stream)
     ended = False
     while not ended:
