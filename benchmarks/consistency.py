@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 import tempfile
 import time
@@ -88,9 +87,9 @@ def main() -> None:
                     request = EditRequest("style", picture=options.style, engine="builtin")
                 found = measure(Portrait.load(directory), request, options.preset, Path(folder) / f"{len(rows)}")
                 rows += [{"clip": name, "edit": kind} | row for row in found]
-                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    ratios = [row["ratio"] for row in rows if row["by"] == "ours"]
-    report(options.name, rows, preset=options.preset, mean_ratio=float(np.mean(ratios)))
+                ratios = [row["ratio"] for row in rows if row["by"] == "ours"]
+                # Hours of work: what is there is written down after every edit.
+                report(options.name, rows, preset=options.preset, mean_ratio=float(np.mean(ratios)))
 
 
 def measure(portrait: Portrait, request: EditRequest, preset: str, folder: Path) -> list[dict[str, Any]]:
