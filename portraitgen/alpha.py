@@ -15,6 +15,7 @@ import numpy as np
 from .motion import fitted
 
 COLOUR_NOISE = 0.02  # standard deviation that sensor and codec give a flat colour (0..1)
+NEARER = 60.0  # evidence up to which the background's colour is looked for again, nearer to the person
 PRIOR_EVIDENCE = 3.0  # weight of the coarse mask, in the units of the discriminant (squared distance over variance)
 
 
@@ -41,18 +42,26 @@ def refine_alpha(frame: np.ndarray, coarse: np.ndarray, plate: Plate | None = No
     unknown = ~(sure_person | sure_background)
     if not unknown.any():
         return value
-    inner, outer = _local_colours(image, sure_person, unknown), _local_colours(image, sure_background, unknown)
+    quarter = (max(32, size // 4),) * 2
+    small, person, background, guess, distance = (
+        cv2.resize(values.astype(np.float32), quarter, interpolation=cv2.INTER_AREA)
+        for values in (image, sure_person, sure_background, prior, depth)
+    )
+    inner, outer = _local_colours(small, person), _local_colours(small, background)
+    outer = _nearer_background(small, inner, outer, person, background, guess, distance / unit)
+    inner, outer = inner.at(unknown), outer.at(unknown)
     if plate is not None:
         outer = _with_plate(outer, image, plate, sure_background, unknown)
     estimate, evidence = _discriminate(image[unknown], inner, outer)
     # Far from the coarse edge the mask is rarely wrong: only strong colour evidence moves it there.
-    belief = PRIOR_EVIDENCE * np.exp(np.minimum(depth[unknown] / (5 * unit), 4))
+    belief = _belief(depth[unknown] / unit)
     value[unknown] = (evidence * estimate + belief * prior[unknown]) / (evidence + belief)
     clear = evidence / (evidence + 30)
     confidence = np.ones_like(value)
     confidence[unknown] = 0.02 + 0.3 * clear
     smooth = guided_filter(image, value, confidence, unknown, radius=max(2, round(3 * unit)), epsilon=2e-4)[unknown]
     value[unknown] = smooth + 0.5 * clear * (value[unknown] - smooth)
+    value = _without_haze(value, (prior < 0.5) * depth, unit)
     return np.clip((value - 0.05) / 0.9, 0, 1)  # codec noise leaves a faint veil: values next to the ends are the ends
 
 
@@ -78,28 +87,79 @@ def _trimap(prior: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray, np.
     return prior, sure_person, sure_background, np.where(holes, 15 * unit, inside + outside)
 
 
+def _belief(depth: np.ndarray) -> np.ndarray:
+    """Weight of the coarse mask by the distance to its edge, in pixels at S = 512."""
+    return PRIOR_EVIDENCE * np.exp(np.minimum(depth / 5, 4))
+
+
 @dataclass
 class Colours:
-    """A Gaussian of RGB for each of N pixels: mean [N, 3] and covariance [N, 6] (xx, xy, xz, yy, yz, zz)."""
+    """A Gaussian of RGB for each pixel: mean [..., 3] and covariance [..., 6] (xx, xy, xz, yy, yz, zz)."""
 
     mean: np.ndarray
     covariance: np.ndarray
 
+    def only(self, where: np.ndarray) -> Colours:
+        """Those of the pixels `where` [h, w] says."""
+        return Colours(self.mean[where], self.covariance[where])
 
-def _local_colours(image: np.ndarray, source: np.ndarray, where: np.ndarray) -> Colours:
-    """Gaussians of the `source` colours near each `where` pixel; far ones fill in where there are no near ones."""
-    size = image.shape[0]
-    quarter = max(32, size // 4)
-    weight = cv2.resize(source.astype(np.float32), (quarter, quarter), interpolation=cv2.INTER_AREA)[..., None]
-    colour = cv2.resize(image, (quarter, quarter), interpolation=cv2.INTER_AREA)
+    def at(self, where: np.ndarray) -> Colours:
+        """Of a coarse grid's Gaussians [h, w, ...] those at the N pixels `where` [S, S] says, interpolated."""
+        return Colours(fitted(self.mean, where.shape), fitted(self.covariance, where.shape)).only(where)
+
+
+def _local_colours(colour: np.ndarray, source: np.ndarray) -> Colours:
+    """Gaussians of the colours [h, w, 3] weighted by `source` [h, w] around each pixel; far ones fill in for near ones."""
+    weight = source[..., None]
     moments = np.concatenate([weight, weight * colour, weight * _products(colour, colour)], axis=2)
     gathered = 1e-5 * moments.mean(axis=(0, 1), keepdims=True)
     for radius, share in ((8, 1.0), (24, 0.02), (80, 0.0005)):
-        window = 2 * max(1, round(radius * quarter / 512)) + 1
+        window = 2 * max(1, round(radius * len(colour) / 512)) + 1
         gathered = gathered + share * cv2.blur(cv2.blur(moments, (window, window)), (window, window))
-    gathered = fitted(gathered[..., 1:] / np.maximum(gathered[..., :1], 1e-12), (size, size))[where]
-    mean = gathered[:, :3]
-    return Colours(mean, gathered[:, 3:] - _products(mean, mean))
+    gathered = gathered[..., 1:] / np.maximum(gathered[..., :1], 1e-12)
+    mean = gathered[..., :3]
+    return Colours(mean, gathered[..., 3:] - _products(mean, mean))
+
+
+def _nearer_background(
+    colour: np.ndarray,
+    inner: Colours,
+    outer: Colours,
+    person: np.ndarray,
+    background: np.ndarray,
+    prior: np.ndarray,
+    depth: np.ndarray,
+) -> Colours:
+    """Background colours that also heed what a first guess takes for background closer to the person.
+
+    A shelf or a shadow that only begins behind the hair is in no sure background; where it has the hair's brightness it
+    would read as a veil of hair. All arrays lie on one coarse grid; person, background: shares that are sure;
+    prior: the coarse mask; depth: to its edge in pixels at S = 512.
+    """
+    near = (background < 1) & (person < 1)
+    estimate, evidence = _discriminate(colour[near], inner.only(near), outer.only(near))
+    belief = _belief(depth[near])
+    guess = (evidence * estimate + belief * prior[near]) / (evidence + belief)
+    wider, share = background.copy(), np.zeros_like(background)
+    wider[near] = np.maximum(wider[near], (1 - guess) ** 3 * (prior[near] < 0.5))
+    share[near] = NEARER / (NEARER + evidence)
+    nearer = _local_colours(colour, wider)
+    return Colours(
+        outer.mean + share[..., None] * (nearer.mean - outer.mean),
+        outer.covariance + share[..., None] * (nearer.covariance - outer.covariance),
+    )
+
+
+def _without_haze(value: np.ndarray, outside: np.ndarray, unit: float) -> np.ndarray:
+    """Alpha [S, S] less the veil that lies evenly over whole neighbourhoods outside the coarse mask.
+
+    Strands leave gaps. A veil without any is background of the hair's colour; only where it is nearly solid, hair.
+    outside: pixels to the coarse mask's edge, 0 inside it.
+    """
+    window = (2 * max(1, round(4 * unit)) + 1,) * 2
+    veil = cv2.blur(cv2.erode(value, np.ones(window, np.uint8)), window)
+    veil *= np.clip(outside / (4 * unit) - 1, 0, 1) * np.clip(3 - 4 * veil, 0, 1)
+    return np.maximum(value - veil, 0) / (1 - veil)
 
 
 def _products(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -63,6 +63,21 @@ def test_refinement_finds_the_strands() -> None:
     assert np.abs(plated - truth)[band].mean() < 1.1 * np.abs(refined - truth)[band].mean()
 
 
+def test_a_shadow_behind_the_hair_is_no_hair() -> None:
+    _, truth, foreground, background = scene()
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    shadow = ((columns > SIZE / 2 + 30) & (np.hypot(columns - SIZE / 2, rows - SIZE * 0.55) < 84)).astype(np.float32)
+    shadow = 0.9 * cv2.GaussianBlur(shadow, (0, 0), 3)[..., None]
+    background = background * (1 - shadow) + (0.37, 0.32, 0.28) * shadow  # half way to the hair's colour
+    frame = ((truth[..., None] * foreground + (1 - truth[..., None]) * background) * 255 + 0.5).astype(np.uint8)
+    refined = refine_alpha(frame, coarse_mask())
+    veiled = (shadow[..., 0] > 0.36) & (cv2.dilate(truth, np.ones((7, 7))) < 0.01)
+    assert veiled.sum() > 300
+    assert refined[veiled].mean() < 0.07
+    band = (truth > 0.02) & (truth < 0.98)
+    assert np.corrcoef(refined[band], truth[band])[0, 1] > 0.86  # strands in front of it are still there
+
+
 def test_a_plate_that_does_not_fit_is_ignored() -> None:
     frame, truth, _, _ = scene()
     wrong = Plate(texture((0.3, 0.2, 0.15), 0.03, 5), np.ones((SIZE, SIZE), np.float32))
