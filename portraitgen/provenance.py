@@ -64,9 +64,9 @@ def provenance(edits: Sequence[EditRequest], day: date, *, with_text: bool = Fal
     }
 
 
-def xmp_box(tags: Mapping[str, str]) -> bytes:
-    """The box that holds a `provenance` as XMP; appended to an MP4 it moves nothing, and players skip it."""
-    packet = (
+def xmp(tags: Mapping[str, str]) -> bytes:
+    """A `provenance` as the XMP packet that pictures carry."""
+    return (
         '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
         '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
@@ -75,6 +75,11 @@ def xmp_box(tags: Mapping[str, str]) -> bytes:
         f" Iptc4xmpExt:DigitalSourceType={quoteattr(tags[SOURCE_TYPE])}/>"
         '</rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
     ).encode()
+
+
+def xmp_box(tags: Mapping[str, str]) -> bytes:
+    """The box that holds the XMP packet of an MP4; appended to one it moves nothing, and players skip it."""
+    packet = xmp(tags)
     return struct.pack(">I4s", 8 + len(_XMP_BOX) + len(packet), b"uuid") + _XMP_BOX + packet
 
 

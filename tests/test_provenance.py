@@ -9,16 +9,18 @@ from datetime import date
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import av
 import numpy as np
 import pytest
 from media import packets, picture, write_clip
+from PIL import Image
 
 from portraitgen import __version__
 from portraitgen.clip import ClipInfo, probe, read_frames, write_video
 from portraitgen.editors import EditRequest
-from portraitgen.provenance import EDITED, RENDERED, SOURCE_TYPE, marked, provenance, xmp_box
+from portraitgen.provenance import EDITED, RENDERED, SOURCE_TYPE, marked, provenance, xmp, xmp_box
 
 DAY = date(2026, 3, 14)
 EDITS = [
@@ -88,6 +90,16 @@ def test_mp4_says_the_source_type_as_xmp_and_keeps_its_index_in_front(tmp_path: 
     assert whole.index(b"moov") < whole.index(b"mdat")
     assert packets(path, "video") == packets(plain, "video")
     assert np.array_equal(list(read_frames(path, probe(path))), list(read_frames(plain, probe(plain))))
+
+
+def test_pictures_can_carry_it(tmp_path: Path) -> None:
+    tags = provenance(EDITS, DAY)
+    Image.fromarray(picture(1)).save(tmp_path / "view.jpg", xmp=xmp(tags))
+    with Image.open(tmp_path / "view.jpg") as image:
+        packet = ElementTree.fromstring(image.info["xmp"].decode())
+    (facts,) = packet.iter("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}Description")
+    assert facts.attrib["{http://iptc.org/std/Iptc4xmpExt/2008-02-29/}DigitalSourceType"] == tags[SOURCE_TYPE]
+    assert facts.attrib["{http://ns.adobe.com/xap/1.0/}MetadataDate"] == "2026-03-14"
 
 
 def test_tags_of_the_source_are_left_behind(tmp_path: Path) -> None:
