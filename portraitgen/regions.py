@@ -43,6 +43,8 @@ FOREHEAD, CHIN, CHEEKS = 10, 152, (234, 454)
 BINS = (32, 64, 64)  # cells of the Lab histograms
 LIKELY = (0.01, 0.02, 0.1)  # share of each colour class (skin, hair, clothes) that may have any colour at all
 SHADING = (2.5, 1.5, 1.2)  # how far each class's colours spread in lightness beyond the samples, in cells
+SHADES = (0.85, 0.7, 0.55, 0.42)  # light that reaches a neck under chin and hair, of that on the face
+DOUBT = 1.0  # by how much (log) skin may explain a colour better that hair still learns
 SKIN_CHROMA = 12.0  # skin elsewhere on the body keeps within this distance of the face's a and b
 
 # What a tracked mesh part says about the classes (log odds of skin, hair, clothes).
@@ -50,7 +52,7 @@ PART_EVIDENCE = {
     "face": (0.0, 0.0, -6.0),  # the label reaches up under the fringe: it rules out clothes, not hair
     "scalp": (0.0, 2.0, -5.0),
     "ears": (1.5, 0.5, -5.0),
-    "neck": (1.5, 0.0, 0.0),
+    "neck": (2.5, -0.5, 0.0),
     "torso": (0.0, -0.5, 1.5),
     "arms": (0.0, -1.0, 1.0),
 }
@@ -69,6 +71,7 @@ class RegionModel:
     """Colours of one clip's person."""
 
     log_likelihood: np.ndarray  # [3, 32·64·64] float32: skin, hair, clothes in cells of Lab
+    shaded_skin: np.ndarray  # [32·64·64] float32: log-likelihood of skin in the shade, as under a chin
     skin_lab: np.ndarray  # [3] float32: median skin colour, OpenCV's 8-bit Lab
     has_hair: bool
 
@@ -91,15 +94,20 @@ def fit_region_model(samples: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]
     has_hair = len(hair_cells) > max(30 * len(views), 0.3 * len(seeds[1]))
     hair_table = _log_histogram(hair_cells, 1)
     clothes_cells = seeds[2][(np.maximum(skin, hair_table) < 3 - np.log(np.prod(BINS)))[seeds[2]]]
-    model = RegionModel(_tables(seeds[0], hair_cells, clothes_cells), skin_lab, has_hair)
+    shaded = _shaded_skin(np.concatenate([view.lab[view.seed(SKIN)] for view in views]))
+    model = RegionModel(_tables(seeds[0], hair_cells, clothes_cells), shaded, skin_lab, has_hair)
     # Two rounds of re-estimation take in what the seeds missed: shaded neck, hair ends, the rest of the clothes.
     for _ in range(2):
         chosen: list[list[np.ndarray]] = [[], [], []]
         for view in views:
             posterior = view.posterior(model)
+            sure = (posterior > 0.85) & (view.alpha > 0.95)[..., None]
+            # Beside a neck the place speaks for hair: hair must not learn the skin's colours there.
+            skin, hair, _ = model.log_likelihood[:, view.cells]
+            sure[..., 1] &= hair > skin - DOUBT
             for index in range(3):
-                chosen[index].append(view.cells[(posterior[..., index] > 0.85) & (view.alpha > 0.95)])
-        model = RegionModel(_tables(*(np.concatenate(cells) for cells in chosen)), skin_lab, has_hair)
+                chosen[index].append(view.cells[sure[..., index]])
+        model = RegionModel(_tables(*(np.concatenate(cells) for cells in chosen)), shaded, skin_lab, has_hair)
     return model
 
 
@@ -132,10 +140,12 @@ def region_labels(
     ]
     # Colours at the matte's edge are mixed with the background: there the solid surroundings decide.
     weight = (np.square(view.alpha) * view.alpha + 1e-4)[..., None]
-    window = (size // 32 * 2 + 1,) * 2
-    nearby = (
-        cv2.blur(cv2.blur(posterior * weight, window), window) / cv2.blur(cv2.blur(weight, window), window)[..., None]
-    )
+    moments = np.concatenate([posterior * weight, weight], axis=-1)
+    gathered = np.zeros_like(moments)
+    for divisor, share in ((128, 1.0), (32, 1e-2)):  # near ones count, far ones fill in
+        window = (size // divisor * 2 + 1,) * 2
+        gathered += share * cv2.blur(cv2.blur(moments, window), window)
+    nearby = gathered[..., :3] / gathered[..., 3:]
     mixed = 1 - _ramp(cover, 0.85, 0.99)
     hair, clothes = (
         solid[index] + mixed * (cv2.resize(nearby[..., index + 1], (size, size)) - solid[index]) for index in (0, 1)
@@ -221,8 +231,7 @@ class _View:
         self.mesh_names = tuple(mesh_names)
         self.alpha = cv2.resize(alpha, half, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
         self.lab = cv2.cvtColor(cv2.resize(frame, half, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2LAB)
-        lightness, red, yellow = (self.lab[..., channel].astype(np.int32) for channel in range(3))
-        self.cells = (lightness >> 3) * (BINS[1] * BINS[2]) + (red >> 2) * BINS[2] + (yellow >> 2)
+        self.cells = _cells(self.lab)
         self.coordinates = None if self.points is None else self._face_coordinates(self.points / 2)
 
     def _face_coordinates(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -256,9 +265,18 @@ class _View:
     def _chroma_distance(self, lab: np.ndarray) -> np.ndarray:
         return np.hypot(self.lab[..., 1] - np.float32(lab[1]), self.lab[..., 2] - np.float32(lab[2]))
 
+    def colour_evidence(self, model: RegionModel) -> np.ndarray:
+        """Log-likelihood [h, w, 3] of each pixel's colour if it is skin, hair, clothes; a neck may lie in the shade."""
+        evidence = np.moveaxis(model.log_likelihood[:, self.cells], 0, -1).astype(np.float32)
+        if self.coordinates is not None:
+            across, down, outside = self.coordinates
+            neck = _ramp(down, 0.3, 0.45) * _ramp(0.4 - outside, 0, 0.1) * _ramp(0.6 - np.abs(across), 0, 0.1)
+            evidence[..., 0] += neck * np.maximum(model.shaded_skin[self.cells] - 1 - evidence[..., 0], 0)
+        return evidence
+
     def log_odds(self, model: RegionModel) -> np.ndarray:
         """Unnormalised log posterior [h, w, 3] of skin, hair, clothes."""
-        odds = np.moveaxis(model.log_likelihood[:, self.cells], 0, -1).astype(np.float32)
+        odds = self.colour_evidence(model)
         odds[..., 0] -= np.clip(self._chroma_distance(model.skin_lab) / SKIN_CHROMA - 1, 0, 1) * 8
         if not model.has_hair:
             odds[..., 1] -= 5
@@ -277,11 +295,10 @@ class _View:
             )
             around = 2.5 - ears - 2 * hairline - 4 * _ramp(down, 0.5, 1.1) - 2 * _ramp(outside, 0.7, 1.0)
             odds[..., 1] += face * (-1 - 8 * deep * cheek - 1.5 * forehead) + (1 - face) * around
-            odds[..., 2] += -7 * face + (1 - face) * (5 * _ramp(down, 0.15, 0.5) - 5) + _ramp(down, 0.6, 0.9)
             odds[..., 1] -= (
                 3 * _ramp(0.35 - np.abs(across), 0, 0.1) * _ramp(down, 0.4, 0.5)
             )  # below the chin is shaded neck
-            odds[..., 2] += -7 * face + (1 - face) * (5 * _ramp(down, 0.15, 0.5) - 5) + _ramp(down, 0.6, 0.9)
+            odds[..., 2] += 2 * (-7 * face + (1 - face) * (5 * _ramp(down, 0.15, 0.5) - 5) + _ramp(down, 0.6, 0.9))
         if self.mesh is not None:
             small = cv2.resize(self.mesh.astype(np.int16), self.alpha.shape[::-1], interpolation=cv2.INTER_NEAREST)
             for index, name in enumerate(self.mesh_names):
@@ -348,6 +365,19 @@ def _softmax(odds: np.ndarray) -> np.ndarray:
 
 def _tables(skin: np.ndarray, hair: np.ndarray, clothes: np.ndarray) -> np.ndarray:
     return np.stack([_log_histogram(cells, index) for index, cells in enumerate((skin, hair, clothes))])
+
+
+def _shaded_skin(lab: np.ndarray) -> np.ndarray:
+    """Log density [cells] of the skin colours [N, 3] under less light."""
+    colours = cv2.cvtColor(lab[None], cv2.COLOR_LAB2RGB).astype(np.float32)
+    shades = [cv2.cvtColor((colours * shade).astype(np.uint8), cv2.COLOR_RGB2LAB)[0] for shade in SHADES]
+    return _log_histogram(_cells(np.concatenate(shades)), 0)
+
+
+def _cells(lab: np.ndarray) -> np.ndarray:
+    """Histogram cell of 8-bit Lab colours [..., 3]."""
+    lightness, red, yellow = (lab[..., channel].astype(np.int32) for channel in range(3))
+    return (lightness >> 3) * (BINS[1] * BINS[2]) + (red >> 2) * BINS[2] + (yellow >> 2)
 
 
 def _log_histogram(cells: np.ndarray, index: int) -> np.ndarray:

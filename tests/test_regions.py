@@ -185,6 +185,39 @@ def test_long_hair_below_the_chin_is_hair() -> None:
     assert share(labels, HAIR, np.s_[y - 6 : y + 6, x - 6 : x + 6]) > 0.9
 
 
+@pytest.mark.parametrize("colour", [(190, 110, 70), (150, 80, 40), (90, 50, 30)])
+def test_a_neck_in_the_shade_of_the_hair_is_skin(colour: tuple[int, int, int]) -> None:
+    frame, alpha, points = painted(colour, long=True)
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, height = (low + high) / 2, high[1] - low[1]
+
+    def window(left: float, top: float, right: float, bottom: float) -> tuple[slice, slice]:
+        x, y = (middle[0] + np.array([left, right]) * height), (middle[1] + np.array([top, bottom]) * height)
+        return slice(int(y[0]), int(y[1])), slice(int(x[0]), int(x[1]))
+
+    shade = window(0.05, 0.5, 0.5, 0.92)  # a head turned aside has its neck off the middle
+    noise = np.random.default_rng(0).normal(0, 4, frame[shade].shape)
+    frame[shade] = np.clip(np.array([123, 90, 72]) + noise, 0, 255).astype(np.uint8)  # 0.55 of the face's light
+    mesh = np.full(alpha.shape, -1, np.int32)
+    mesh[window(-0.5, 0.45, 0.5, 0.92)] = 0
+    labels = region_labels(frame, alpha, points, fit_region_model([(frame, alpha, points)]), mesh, ("neck",))
+    assert share(labels, SKIN, window(0.1, 0.58, 0.46, 0.85)) > 0.7
+    assert share(labels, HAIR, window(-0.7, 0.58, -0.3, 0.85)) > 0.95  # a lock before the neck on the other side
+
+
+def test_the_matte_s_edge_beside_thin_hair_is_hair() -> None:
+    frame, alpha, points = painted((90, 50, 30))
+    low, high = points.min(axis=0), points.max(axis=0)
+    y = int((low[1] + high[1]) / 2 - 0.1 * (high[1] - low[1]))
+    right = int(np.flatnonzero(alpha[y]).max())
+    face = np.s_[y - 30 : y + 30, int(points[0, 0]) : right - 9]
+    frame[face] = (224, 172, 140)
+    veil = np.s_[y - 20 : y + 20, right + 1 : right + 7]
+    frame[veil], alpha[veil] = (205, 190, 175), 80
+    labels = region_labels(frame, alpha, points, fit_region_model([(frame, alpha, points)]))
+    assert share(labels, HAIR, np.s_[y - 15 : y + 15, right + 1 : right + 6]) > 0.9
+
+
 def test_bald_heads_have_no_hair() -> None:
     frame, alpha, points = painted(None)
     model = fit_region_model([(frame, alpha, points)])
