@@ -43,7 +43,8 @@ FOREHEAD, CHIN, CHEEKS = 10, 152, (234, 454)
 BINS = (32, 64, 64)  # cells of the Lab histograms
 LIKELY = (0.01, 0.02, 0.1)  # share of each colour class (skin, hair, clothes) that may have any colour at all
 SHADING = (2.5, 1.5, 1.2)  # how far each class's colours spread in lightness beyond the samples, in cells
-SHADES = (0.85, 0.7, 0.55, 0.42)  # light that reaches a neck under chin and hair, of that on the face
+SHADES = (0.85, 0.7, 0.55)  # light that reaches a neck under chin and hair, of that on the face
+SHADE_ODDS = 2.0  # log odds against shade; dark locks before the neck are as likely
 DOUBT = 1.0  # by how much (log) skin may explain a colour better that hair still learns
 SKIN_CHROMA = 12.0  # skin elsewhere on the body keeps within this distance of the face's a and b
 
@@ -271,7 +272,7 @@ class _View:
         if self.coordinates is not None:
             across, down, outside = self.coordinates
             neck = _ramp(down, 0.3, 0.45) * _ramp(0.4 - outside, 0, 0.1) * _ramp(0.6 - np.abs(across), 0, 0.1)
-            evidence[..., 0] += neck * np.maximum(model.shaded_skin[self.cells] - 1 - evidence[..., 0], 0)
+            evidence[..., 0] += neck * np.maximum(model.shaded_skin[self.cells] - SHADE_ODDS - evidence[..., 0], 0)
         return evidence
 
     def log_odds(self, model: RegionModel) -> np.ndarray:

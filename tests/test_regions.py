@@ -201,7 +201,7 @@ def test_a_neck_in_the_shade_of_the_hair_is_skin(colour: tuple[int, int, int]) -
     mesh = np.full(alpha.shape, -1, np.int32)
     mesh[window(-0.5, 0.45, 0.5, 0.92)] = 0
     labels = region_labels(frame, alpha, points, fit_region_model([(frame, alpha, points)]), mesh, ("neck",))
-    assert share(labels, SKIN, window(0.1, 0.58, 0.46, 0.85)) > 0.7
+    assert share(labels, SKIN, window(0.1, 0.58, 0.46, 0.85)) > 0.6
     assert share(labels, HAIR, window(-0.7, 0.58, -0.3, 0.85)) > 0.95  # a lock before the neck on the other side
 
 
