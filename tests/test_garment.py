@@ -49,7 +49,7 @@ def test_landmarks_of_a_top_are_found(tmp_path: Path, shift: float) -> None:
     garment = read_garment(picture(tmp_path / "top.png", [(top_outline(shift), (170, 30, 40))]))
     near(garment.neck, NECK, 8, shift)
     near(garment.shoulders, SHOULDER, 10, shift)
-    near(garment.armpits, ARMPIT, 25, shift)  # the gap is a hair wide at its end
+    near(garment.armpits, ARMPIT, 12, shift)  # though the gap is a hair wide at its end
     near(garment.hem, HEM, 10, shift)
     assert garment.sleeves is not None
     near(garment.sleeves[:, 0], OUTER, 14, shift)
@@ -170,7 +170,7 @@ def test_what_is_no_top_is_refused(tmp_path: Path, shapes: list, message: str) -
     assert str(error.value).count(".") <= 2
 
 
-def test_landscape_and_portrait_are_refused(tmp_path: Path) -> None:
+def test_landscape_is_refused(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     hills = cv2.resize(random.integers(0, 255, (9, 12, 3)).astype(np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
     cv2.imwrite(str(tmp_path / "landscape.png"), hills)

@@ -1,4 +1,4 @@
-"""Cutting a garment out of its photo: by transparency, by a plain background, or from the person who wears it."""
+"""Cutting a garment that nobody wears out of its photo: by transparency, or by a plain background."""
 
 from __future__ import annotations
 
@@ -28,14 +28,9 @@ def cut_out(cutout: np.ndarray, look_side: int) -> tuple[np.ndarray, np.ndarray 
     small = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
     away, plain = _from_background(lab)
-    face = _face(small)
-    if face is not None and face[3] > LARGEST_FACE * size[1]:
+    if not plain or face_height(small) > LARGEST_FACE:
         return picture, None
-    if face is None and not plain:
-        return picture, None
-    solid = _plain_silhouette(small, lab, away) if plain else _person(small)
-    if face is not None:
-        solid = _undress(lab, solid, face)
+    solid = _plain_silhouette(small, lab, away)
     if solid.mean() > 0.95:
         return picture, None
     mask = cv2.resize(solid.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
@@ -105,50 +100,11 @@ def _plain_silhouette(small: np.ndarray, lab: np.ndarray, away: np.ndarray) -> n
     return solid == 1
 
 
-def _face(small: np.ndarray) -> tuple[int, int, int, int] | None:
-    """The largest face as x, y, width, height from forehead to chin, if somebody wears the garment."""
+def face_height(picture: np.ndarray) -> float:
+    """Height of the largest face in ``picture`` [h, w, 3] float32 from forehead to chin, as a share of the picture's; 0 without one."""
     os.environ.setdefault("GLOG_minloglevel", "2")
     from mediapipe.python.solutions.face_detection import FaceDetection
 
-    picture = np.rint(small * 255).astype(np.uint8)
     with FaceDetection(model_selection=1, min_detection_confidence=0.6) as detector:
-        found = detector.process(picture).detections
-    if not found:
-        return None
-    height, width = small.shape[:2]
-    boxes = [item.location_data.relative_bounding_box for item in found]
-    box = max(boxes, key=lambda item: item.width * item.height)
-    return round(box.xmin * width), round(box.ymin * height), round(box.width * width), round(box.height * height)
-
-
-def _person(small: np.ndarray) -> np.ndarray:
-    """Who is in the picture, [h, w] bool, by MediaPipe's selfie network."""
-    from mediapipe.python.solutions.selfie_segmentation import SelfieSegmentation
-
-    with SelfieSegmentation(model_selection=0) as segmenter:
-        return segmenter.process(np.rint(small * 255).astype(np.uint8)).segmentation_mask > 0.5
-
-
-def _undress(lab: np.ndarray, solid: np.ndarray, face: tuple[int, int, int, int]) -> np.ndarray:
-    """The clothes of a person: the silhouette without head, skin (the colours of the face) and hair (those above it)."""
-    x, y, width, height = face
-    rows, columns = np.mgrid[0 : lab.shape[0], 0 : lab.shape[1]]
-    middle = (np.abs(columns - x - width / 2) < 0.3 * width) & (np.abs(rows - y - 0.55 * height) < 0.3 * height)
-    around = (np.abs(columns - x - width / 2) < 0.8 * width) & (rows < y - 0.05 * height) & solid
-    skin = _alike(lab, lab[middle], (5.0, 2.5, 2.5)) & (rows > y)
-    gone = skin | (rows < y + 1.02 * height)
-    if around.sum() > 20:
-        hanging = (np.abs(columns - x - width / 2) < 1.4 * width) & (rows < y + 3 * height)
-        gone |= _alike(lab, lab[around], (2.5, 2.5, 2.5)) & hanging
-    gone = cv2.morphologyEx(gone.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    kept = (solid & (gone == 0)).astype(np.uint8)
-    return cv2.morphologyEx(kept, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)) > 0
-
-
-def _alike(lab: np.ndarray, samples: np.ndarray, reach: tuple[float, float, float]) -> np.ndarray:
-    """Where colours are within ``reach`` deviations of the samples' median, [h, w] bool."""
-    if len(samples) < 4:
-        return np.zeros(lab.shape[:2], bool)
-    middle = np.median(samples, 0)
-    spread = np.clip(1.48 * np.median(np.abs(samples - middle), 0), (4, 2, 2), (12, 6, 6))
-    return (np.abs(lab - middle) < spread * np.array(reach)).all(-1)
+        found = detector.process(np.rint(picture * 255).astype(np.uint8)).detections
+    return max((item.location_data.relative_bounding_box.height for item in found or ()), default=0.0)

@@ -1,8 +1,8 @@
 """Registration of a garment photo to the body at rest: which point of the photo lies on which point of the body.
 
 The body's landmarks are those of a grown-up of average build, measured from the base of the neck, which is the origin of every body
-model here at rest. A person's own body differs from them by millimetres at the neck and shoulders (tracked people: 3 mm), and cloth
-does not follow closer than that. So the mapping depends on nothing but the photo.
+model here at rest. A person's own body differs from them by up to a centimetre at the neck and shoulders, and cloth hangs no closer to
+where it should. So the mapping depends on nothing but the photo.
 """
 
 from __future__ import annotations
@@ -75,22 +75,64 @@ def beyond_armhole(rest: Tensor) -> Tensor:
     return (rest[:, :1].abs() - top[0]) * way[1] - (rest[:, 1:2] - top[1]) * way[0]
 
 
-class Registration:
-    """Where in the photo each point of the body lies, and the photo's colours there."""
+class Drape:
+    """A picture of cloth and the way from the body at rest into it.
+
+    Args:
+        colour: [h, w, 3] float32 sRGB in [0, 1], also beyond the cloth.
+        cover: [h, w] float32 pixels inside (positive) or outside of the cloth.
+    """
+
+    def __init__(self, colour: np.ndarray, cover: np.ndarray) -> None:
+        self.size = colour.shape[1], colour.shape[0]
+        levels = [torch.from_numpy(np.ascontiguousarray(colour)).permute(2, 0, 1)[None].float()]
+        for _ in range(LEVELS - 1):
+            levels.append(functional.avg_pool2d(levels[-1], 2, ceil_mode=True, count_include_pad=False))
+        self.levels = levels
+        self.cover = torch.from_numpy(cover)[None, None].float()
+
+    def places(self, rest: Tensor) -> Tensor:
+        """Where in the picture points of the body at rest [B, 3, H, W] are, [B, 2, H, W] (x, y) in its pixels."""
+        raise NotImplementedError
+
+    def sample(self, rest: Tensor) -> tuple[Tensor, Tensor]:
+        """The cloth's colours [B, 3, H, W] and its coverage [B, 1, H, W] in [0, 1] at points of the body at rest [B, 3, H, W]."""
+        places = self.places(rest)
+        across = functional.pad(
+            (places[..., 1:] - places[..., :-1]).norm(dim=1, keepdim=True), (0, 1, 0, 0), mode="replicate"
+        )
+        along = functional.pad(
+            (places[..., 1:, :] - places[..., :-1, :]).norm(dim=1, keepdim=True), (0, 0, 0, 1), mode="replicate"
+        )
+        step = torch.maximum(across, along).clamp(0.05, 2.0**LEVELS)  # the picture's pixels per pixel
+        detail = step.log2().clamp(0, LEVELS - 1)
+        colour = torch.zeros_like(rest)
+        for number, level in enumerate(self.levels):
+            weight = (1 - (detail - number).abs()).clamp_min(0)
+            if bool((weight > 0).any()):
+                colour = colour + weight * self._look_up(level, places, "bilinear" if number else "bicubic")
+        coverage = (0.5 + self._look_up(self.cover, places, "bilinear") / step).clamp(0, 1)
+        behind = smoothstep(0.0, 0.03, rest[:, 2:]) * smoothstep(-0.04, -0.02, rest[:, 1:2])  # the back of the collar
+        return colour.clamp(0, 1), torch.maximum(coverage, behind)
+
+    def _look_up(self, image: Tensor, places: Tensor, mode: str) -> Tensor:
+        size = torch.tensor(self.size, dtype=places.dtype, device=places.device).view(1, 2, 1, 1)
+        grid = (places / size * 2 - 1).permute(0, 2, 3, 1)
+        layers = image.to(places).expand(len(places), -1, -1, -1)
+        return functional.grid_sample(layers, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+class Registration(Drape):
+    """A garment photo laid over the body by the garment's landmarks."""
 
     def __init__(self, garment: Garment) -> None:
-        self.size = garment.colour.shape[1], garment.colour.shape[0]
+        super().__init__(garment.colour, _cover(garment))
         half = np.abs(garment.shoulders[:, 0] - garment.shoulders[:, 0].mean()).mean()
         chest = np.ptp(garment.armpits[:, 0]) / 2
         self.scale = half / SHOULDER if garment.sleeves is not None else chest / SIDE  # pixels per metre
         self.bare_arms = garment.sleeves is None
         self.torso = ThinPlate(*torso_landmarks(garment, self.scale))
         self.arms = [] if garment.sleeves is None else [ThinPlate(*self._arm(garment, side)) for side in (0, 1)]
-        levels = [torch.from_numpy(np.ascontiguousarray(garment.colour)).permute(2, 0, 1)[None].float()]
-        for _ in range(LEVELS - 1):
-            levels.append(functional.avg_pool2d(levels[-1], 2, ceil_mode=True, count_include_pad=False))
-        self.levels = levels
-        self.cover = torch.from_numpy(_cover(garment))[None, None].float()
 
     def _arm(self, garment: Garment, side: int) -> tuple[np.ndarray, np.ndarray]:
         """Points of the upper arm at rest and of the sleeve in the photo, of equal lengths."""
@@ -119,33 +161,10 @@ class Registration:
         return result
 
     def sample(self, rest: Tensor) -> tuple[Tensor, Tensor]:
-        """The garment's colours [B, 3, H, W] and its coverage [B, 1, H, W] in [0, 1] at points of the body at rest [B, 3, H, W]."""
-        places = self.places(rest)
-        across = functional.pad(
-            (places[..., 1:] - places[..., :-1]).norm(dim=1, keepdim=True), (0, 1, 0, 0), mode="replicate"
-        )
-        along = functional.pad(
-            (places[..., 1:, :] - places[..., :-1, :]).norm(dim=1, keepdim=True), (0, 0, 0, 1), mode="replicate"
-        )
-        step = torch.maximum(across, along).clamp(0.05, 2.0**LEVELS)  # photo pixels per pixel
-        detail = step.log2().clamp(0, LEVELS - 1)
-        colour = torch.zeros_like(rest)
-        for number, level in enumerate(self.levels):
-            weight = (1 - (detail - number).abs()).clamp_min(0)
-            if bool((weight > 0).any()):
-                colour = colour + weight * self._look_up(level, places, "bilinear" if number else "bicubic")
-        coverage = (0.5 + self._look_up(self.cover, places, "bilinear") / step).clamp(0, 1)
-        behind = smoothstep(0.0, 0.03, rest[:, 2:]) * smoothstep(-0.04, -0.02, rest[:, 1:2])  # the back of the collar
-        coverage = torch.maximum(coverage, behind)
+        colour, coverage = super().sample(rest)
         if self.bare_arms:
             coverage = coverage * (1 - smoothstep(-0.004, 0.004, beyond_armhole(rest)))
-        return colour.clamp(0, 1), coverage
-
-    def _look_up(self, image: Tensor, places: Tensor, mode: str) -> Tensor:
-        size = torch.tensor(self.size, dtype=places.dtype, device=places.device).view(1, 2, 1, 1)
-        grid = (places / size * 2 - 1).permute(0, 2, 3, 1)
-        layers = image.to(places).expand(len(places), -1, -1, -1)
-        return functional.grid_sample(layers, grid, mode=mode, padding_mode="border", align_corners=False)
+        return colour, coverage
 
 
 def torso_landmarks(garment: Garment, scale: float) -> tuple[np.ndarray, np.ndarray]:

@@ -30,9 +30,12 @@ def shading(batch: EditBatch, clothes: Tensor, bare: Tensor) -> Tensor:
     lab = blur(to_oklab(batch.source), max(0.6, 0.9 * scale))
     value = (lab[:, :1].clamp_min(0) + 0.06).log()
     relief = _folds(lab, value, clothes, bare, scale)
-    bright = torch.quantile(batch.source.amax(1).flatten(1)[:, ::16], 0.98, dim=1).view(-1, 1, 1, 1)
-    exposure = (bright / 0.92).clamp(0.75, 1.0)
-    return exposure * (relief.clamp(DARKEST, BRIGHTEST) + _broad(batch, value, clothes, bare)).exp()
+    return relief.clamp(DARKEST, BRIGHTEST).exp() * _broad(batch, value, clothes, bare)
+
+
+def broad_shading(batch: EditBatch, clothes: Tensor, bare: Tensor) -> Tensor:
+    """The part of `shading` that comes of the picture's exposure and the body's roundness, without folds and cast shadows."""
+    return _broad(batch, (to_oklab(batch.source)[:, :1].clamp_min(0) + 0.06).log(), clothes, bare)
 
 
 def _folds(lab: Tensor, value: Tensor, clothes: Tensor, bare: Tensor, scale: float) -> Tensor:
@@ -71,7 +74,9 @@ def _integrated(x: np.ndarray, y: np.ndarray, stiffness: float) -> np.ndarray:
 
 
 def _broad(batch: EditBatch, value: Tensor, clothes: Tensor, bare: Tensor) -> Tensor:
-    """Log lightness [B, 1, H, W] that the surface's direction explains, as one distant light and a bright surround make it."""
+    """Factor [B, 1, H, W] of lightness that the surface's direction explains, as one distant light and a bright surround make it."""
+    bright = torch.quantile(batch.source.amax(1).flatten(1)[:, ::16], 0.98, dim=1).view(-1, 1, 1, 1)
+    exposure = (bright / 0.92).clamp(0.75, 1.0)
     direction = normals(batch)
     layers = torch.cat([(clothes > 0.9).to(value), (bare > 0.9).to(value)], 1)
     step = max(1, batch.alpha.shape[-1] // 128)
@@ -79,7 +84,7 @@ def _broad(batch: EditBatch, value: Tensor, clothes: Tensor, bare: Tensor) -> Te
     seen = (layers.sum(1) > 0)[..., ::step, ::step]
     rows, heights = terms[seen].double(), value[:, 0, ::step, ::step][seen].double()
     if len(rows) < 50:
-        return torch.zeros_like(value)
+        return exposure.expand_as(value)
     ridge = torch.diag(torch.tensor([0.08, 0.08, 1e-3, 1e-3], dtype=torch.float64, device=rows.device)) * len(rows)
     normal = rows.T @ rows + ridge
     weights = torch.linalg.solve(normal, rows.T @ heights)[:2].to(value).clamp(-0.5, 0.5)
@@ -87,4 +92,4 @@ def _broad(batch: EditBatch, value: Tensor, clothes: Tensor, bare: Tensor) -> Te
     turned = 0.14 * (
         1 - direction[:, 2:].clamp(0, 1)
     )  # cloth that turns away from the camera is seen against darker surroundings
-    return (broad - turned).clamp(-0.5, 0.25)
+    return exposure * (broad - turned).clamp(-0.5, 0.25).exp()

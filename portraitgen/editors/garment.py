@@ -36,12 +36,14 @@ NAMES = {
     "dark red": (0.4, 0.05, 0.1),
     "pink": (0.93, 0.6, 0.7),
     "orange": (0.93, 0.5, 0.12),
+    "deep orange": (0.85, 0.33, 0.15),
     "brown": (0.4, 0.25, 0.15),
     "beige": (0.82, 0.73, 0.6),
     "yellow": (0.95, 0.85, 0.2),
     "green": (0.25, 0.45, 0.3),
     "light green": (0.55, 0.8, 0.5),
     "teal": (0.05, 0.42, 0.45),
+    "grey blue": (0.42, 0.5, 0.58),
     "light blue": (0.6, 0.75, 0.9),
     "blue": (0.2, 0.35, 0.65),
     "dark blue": (0.2, 0.29, 0.48),
@@ -265,9 +267,9 @@ def signed_distance(inside: np.ndarray) -> np.ndarray:
     return cv2.GaussianBlur(distance, (0, 0), 1.0 + max(inside.shape) / 350)
 
 
-def _describe(lab: np.ndarray, garment: np.ndarray, shape: Silhouette) -> str:
-    """The garment in a few words: pattern, colours, kind, sleeves."""
-    pixels = lab[garment].astype(np.float32)
+def describe_colours(pixels: np.ndarray) -> list[str]:
+    """Names of the main colours of CIELAB ``pixels`` [N, 3], the commonest first."""
+    pixels = np.ascontiguousarray(pixels[:: max(1, len(pixels) // 40000)], np.float32)
     cv2.setRNGSeed(3)
     _, labels, centres = cv2.kmeans(pixels, 3, None, (3, 20, 0.5), 2, cv2.KMEANS_PP_CENTERS)
     shares = np.bincount(labels[:, 0], minlength=3) / len(pixels)
@@ -280,6 +282,12 @@ def _describe(lab: np.ndarray, garment: np.ndarray, shape: Silhouette) -> str:
         lightness = np.ptp(centres[:, 0])
         if shares[index] > 0.15 and name not in names and (not names or lightness > 25):
             names.append(name)
+    return names
+
+
+def _describe(lab: np.ndarray, garment: np.ndarray, shape: Silhouette) -> str:
+    """The garment in a few words: pattern, colours, kind, sleeves."""
+    names = describe_colours(lab[garment])
     left, right = (int(x) for x in shape.armpits[:, 0])
     torso = lab[int(shape.armpits[:, 1].mean()) : int(shape.hem[:, 1].mean()), left : right + 1, 0]
     striped = False

@@ -71,8 +71,26 @@ class Silhouette:
             if pit[1] > self.top + 0.62 * self.height or self._is_hem(tip, pit):
                 continue
             if distance / 256 > depth:
-                best, depth = pit, distance / 256
+                best, depth = self._apex(outline[:, 0], far), distance / 256
         return best
+
+    def _apex(self, outline: np.ndarray, far: int) -> np.ndarray:
+        """Where the two sides of a notch of ``outline`` [N, 2] meet: above its deepest pixel ``far``, where it is too thin to be seen."""
+        pit, span = outline[far].astype(np.float64), max(6, round(0.12 * self.height))
+        sides = []
+        for way in (-1, 1):
+            side = outline[(far + way * np.arange(span // 4, span)) % len(outline)].astype(np.float64)
+            middle = side.mean(0)
+            direction = np.linalg.svd(side - middle)[2][0]
+            if np.abs((side - middle) @ (-direction[1], direction[0])).mean() > 0.03 * span:  # not straight
+                return pit
+            sides.append((middle, direction))
+        (start, along), (other, across) = sides
+        matrix = np.stack([along, -across], 1)
+        if abs(np.linalg.det(matrix)) < 0.05:
+            return pit
+        apex = start + np.linalg.solve(matrix, other - start)[0] * along
+        return apex if np.linalg.norm(apex - pit) < 0.6 * span and apex[1] <= pit[1] + 1 else pit
 
     def _is_hem(self, tip: np.ndarray, pit: np.ndarray) -> bool:
         """Whether the end of a notch is the corner of a wide hem, below a waist, and not the end of a sleeve."""
