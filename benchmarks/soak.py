@@ -3,8 +3,8 @@
     python benchmarks/soak.py [CLIP] [--jobs 30] [--seconds 1] [--steps 4] [--each 5]
 
 The page and the pipeline are the real ones, with few optimiser steps and a small copy of the clip (10 frames a second, 320 lines); the
-jobs come over HTTP from another process. Growth is measured from job 5 on, when every library is loaded. At the end all files are made
-old and swept as the app does it.
+jobs come over HTTP from another process. Growth is measured from job 5 on, when every library is loaded. At the end everything is
+swept as if it were old.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ WARM = 5  # jobs after which every library is loaded
 
 
 def serve(folder: str, steps: int, line: Any) -> None:
-    """Run the app with its files in ``folder``; a message on ``line`` makes everything old and sweeps it."""
+    """Run the app with its files in ``folder``; a message on ``line`` sweeps them as if they were old."""
     os.environ["GRADIO_TEMP_DIR"] = os.path.join(folder, "gradio")
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     sys.path.insert(0, str(ROOT))
-    from gradio.route_utils import delete_files_created_by_app
-
     import app
     from portraitgen import editing, reconstruction, sessions
+    from portraitgen.sweeping import shown_always, sweep_files, sweep_folders
 
     learning, changing = reconstruction.PRESETS["preview"], editing.PRESETS["preview"]
     few = replace(learning.fit, steps=steps)
@@ -45,10 +44,8 @@ def serve(folder: str, steps: int, line: Any) -> None:
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
     line.send(url)
     line.recv()
-    for old in sessions.ROOT.iterdir():
-        os.utime(old, (0, 0))
-    sessions.close_session(sessions.open_session(sessions.Session()))
-    delete_files_created_by_app(demo, age=-1)
+    sweep_folders(sessions.ROOT, -1)
+    sweep_files(Path(os.environ["GRADIO_TEMP_DIR"]), -1, shown_always(demo))
     line.send("swept")
     line.recv()
     demo.close()
