@@ -104,6 +104,15 @@ def test_system_packages_are_names() -> None:
     assert all(re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", line) for line in lines), "a comment would be taken for a package"
 
 
+def test_the_settings_of_the_owner_are_told() -> None:
+    """Every variable that the code reads, but for those that a platform sets, is in the README's table."""
+    sources = "".join(path.read_text("utf-8") for path in [*ROOT.glob("*.py"), *(ROOT / "portraitgen").rglob("*.py")])
+    read = set(re.findall(r'environ\.get\(\s*"(\w+)"', sources)) - {"PYTHONPATH", "SPACE_ID", "SPACES_ZERO_GPU"}
+    assert {"PORTRAITGEN_FETCH", "PORTRAITGEN_WEIGHTS", "SMPLX_DIR", "SMPLX_REPO"} <= read
+    rows = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if line.startswith("| `")]
+    assert {name for name in read if not any(f"`{name}" in row.split("|")[1] for row in rows)} == set()
+
+
 def run(code: str, **variables: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
