@@ -4,30 +4,70 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .__main__ import EDIT_STAGES, RECONSTRUCT_STAGES
 from .editors import EditRequest, check_request, load_editor
 from .errors import InputError
+from .storage import replacing
+from .wording import EDIT_TITLES
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ROOT = Path(tempfile.gettempdir()) / "portraitgen-sessions"
+KEPT_SECONDS = 3500  # a folder younger than this is in use, or is kept for someone who may come back
 MAX_AGE = 3 * 3600  # seconds; a folder untouched for longer is swept, whatever became of its owner
 TEXT_LIMIT = 400  # letters of an instruction
+VIEWS = 25  # of the turntable
+_THUMBNAIL = 320  # px, longest side
+KEPT_RESULTS = 8  # of a visitor; earlier ones are deleted
+VERBS: dict[str, tuple[str, ...]] = {
+    "reconstruct": (),
+    "edit": EDIT_STAGES,
+    "render": ("render",),
+    "webm": ("render",),
+    "orbit": ("render",),
+    "views": ("render",),
+    "ply": ("export",),
+    "zip": ("export",),
+}
+_SUFFIXES = {"webm": ".webm", "orbit": ".mp4", "views": ".jpg", "ply": ".ply", "zip": ".zip"}
+_HISTORY = "history.json"
 
 
 @dataclass(frozen=True)
 class Session:
-    """What one visitor owns: a folder of their own and, in it, the portrait of the latest edit."""
+    """What one visitor owns.
+
+    Attributes:
+        folder: their own; its name is a secret, whoever knows it is that visitor.
+        learned: the portrait of the latest clip.
+        edited: the portrait of the result that is shown, if it is an edit.
+    """
 
     folder: str = ""
+    learned: str = ""
     edited: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished edit of a visitor: its name in words, its clip, what it looks like, and the portrait to go on from."""
+
+    title: str
+    clip: str
+    picture: str
+    portrait: str
 
 
 @dataclass(frozen=True)
@@ -39,15 +79,21 @@ class Job:
     preset: str
     max_seconds: float
     verb: str = "reconstruct"
-    source: Path = Path()  # of an edit or a render: the portrait to edit or to show
-    output: Path = Path()  # of an edit or a render: the clip to write
+    source: Path = Path()  # of everything but a reconstruction: the portrait to edit, to show or to pack
+    output: Path = Path()  # of the same: the file to write
     options: dict[str, Any] = field(default_factory=dict)
     notice: str = ""
+    frame_count: int = 0
+
+    @property
+    def learns(self) -> bool:
+        """Whether the clip is learned first, as far as it is not yet."""
+        return self.verb in ("reconstruct", "edit", "render")
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages this job goes through, in order."""
-        return RECONSTRUCT_STAGES + {"edit": EDIT_STAGES, "render": ("render",)}.get(self.verb, ())
+        return (RECONSTRUCT_STAGES if self.learns else ()) + VERBS[self.verb]
 
 
 def gpu_seconds(job: Job) -> int:
@@ -68,13 +114,73 @@ def open_session(session: Session) -> Session:
         with contextlib.suppress(OSError):  # another process may sweep the same folder
             if time.time() - old.stat().st_mtime > MAX_AGE:
                 shutil.rmtree(old)
-    return Session(folder=tempfile.mkdtemp(dir=ROOT))
+    folder = ROOT / secrets.token_urlsafe(24)
+    folder.mkdir(mode=0o700)
+    return Session(str(folder))
 
 
 def close_session(session: Session) -> None:
-    """Delete everything a visitor left; gradio calls this an hour after they have gone."""
-    if session.folder:
-        shutil.rmtree(session.folder, ignore_errors=True)
+    """Delete everything a visitor left; gradio calls this an hour after they have gone.
+
+    Someone who closed the page and came back has a new session in the same folder, which is then younger than that hour.
+    """
+    with contextlib.suppress(OSError):
+        if session.folder and time.time() - Path(session.folder).stat().st_mtime > KEPT_SECONDS:
+            shutil.rmtree(session.folder, ignore_errors=True)
+
+
+def resume_session(name: str) -> Session | None:
+    """The session of a visitor who comes back with the name of their folder, or None if nothing is left of it."""
+    if not re.fullmatch(r"[\w-]{32}", name or "", re.ASCII) or not (ROOT / name).is_dir():
+        return None
+    folder = ROOT / name
+    kept = history(Session(str(folder)))
+    if not kept:
+        return None
+    os.utime(folder)
+    return Session(str(folder), kept[-1].portrait, kept[-1].portrait)
+
+
+def history(session: Session) -> list[Result]:
+    """A visitor's results that are still there, the earliest first."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        rows = [Result(**row) for row in json.loads((Path(session.folder) / _HISTORY).read_text("utf-8"))]
+        return [row for row in rows if Path(row.clip).is_file() and Path(row.portrait).is_dir()]
+    return []
+
+
+def finish_edit(session: Session, job: Job) -> Session:
+    """Enter a finished edit in the visitor's history and forget the earliest if there are too many."""
+    import cv2
+
+    portrait, picture = Path(job.options["save"]), job.output.with_suffix(".jpg")
+    frame = middle_frame(job.output)
+    scale = _THUMBNAIL / max(frame.shape[:2])
+    small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(picture), small[..., ::-1])
+    rows = [*history(session), Result(edit_title(job.options["request"]), str(job.output), str(picture), str(portrait))]
+    for old in rows[:-KEPT_RESULTS]:
+        shutil.rmtree(old.portrait, ignore_errors=True)
+        for path in (old.clip, old.picture):
+            Path(path).unlink(missing_ok=True)
+    with replacing(Path(session.folder) / _HISTORY) as temporary:
+        temporary.write_text(json.dumps([asdict(row) for row in rows[-KEPT_RESULTS:]]), "utf-8")
+    return replace(session, learned=str(job.portrait), edited=str(portrait))
+
+
+def edit_title(request: EditRequest) -> str:
+    """An edit in a few words."""
+    words = request.text or (request.picture.stem if request.picture else "")
+    words = " ".join(words.replace("_", " ").split())
+    return EDIT_TITLES[request.kind] + (words if len(words) <= 40 else f"{words[:39]}…")
+
+
+def middle_frame(clip: Path) -> np.ndarray:
+    """A frame ``[H, W, 3]`` uint8 from the middle of a clip."""
+    from .clip import probe
+    from .inspection import sample_frames
+
+    return next(sample_frames(clip, probe(clip), 1))[1]
 
 
 def make_job(clip: str | None, preset: str, max_seconds: float, session: Session) -> Job:
@@ -83,13 +189,13 @@ def make_job(clip: str | None, preset: str, max_seconds: float, session: Session
 
     if not clip:
         raise InputError("There is no clip yet. Upload or record one first.")
-    probe(Path(clip), max_seconds=max_seconds)
+    info = probe(Path(clip), max_seconds=max_seconds)
     key = hashlib.sha256()
     with open(clip, "rb") as file:
         while piece := file.read(1 << 20):
             key.update(piece)
     portrait = Path(session.folder) / f"{key.hexdigest()[:16]}-{preset}-{max_seconds:g}"
-    return Job(Path(clip), portrait, preset, float(max_seconds))
+    return Job(Path(clip), portrait, preset, float(max_seconds), frame_count=info.frame_count)
 
 
 def make_edit(
@@ -117,16 +223,45 @@ def make_edit(
         notice = f"Understood: {load_editor(request, 'cpu').understood}"
     folder = Path(session.folder)
     source = Path(session.edited) if again and session.edited and Path(session.edited).is_dir() else job.portrait
-    for old in (*folder.glob("edited-*"), *folder.glob("turned-*")):  # the page has its own copies of earlier results
-        if old != source:
-            shutil.rmtree(old, ignore_errors=True) if old.is_dir() else old.unlink(missing_ok=True)
     name = f"edited-{time.time_ns():x}"
     options = {"request": request, "background": background, "save": folder / name}
     return replace(job, verb="edit", source=source, output=folder / f"{name}{suffix}", options=options, notice=notice)
 
 
 def make_render(job: Job, session: Session, **options: Any) -> Job:
-    """Turn a reconstruction into a render from another camera, of the latest edit if there is one."""
+    """Turn a reconstruction into a render from another camera, of the result that is shown if it is an edit."""
     source = Path(session.edited) if session.edited and Path(session.edited).is_dir() else job.portrait
-    output = Path(session.folder) / f"turned-{time.time_ns():x}.mp4"
-    return replace(job, verb="render", source=source, output=output, options=options)
+    return replace(job, verb="render", source=source, output=_fresh(session, "turned", ".mp4"), options=options)
+
+
+def make_export(verb: str, session: Session) -> Job:
+    """A file made from what the visitor sees: one of the verbs of `VERBS` beyond reconstruct, edit and render."""
+    source = Path(session.edited or session.learned)
+    if not session.folder or not (source / "portrait.json").is_file():
+        raise InputError("There is no result yet. Edit a clip first.")
+    options: dict[str, dict[str, Any]] = {
+        "webm": {"background": "transparent"},
+        "orbit": {"view": "crop", "background": "white", "orbit": True},
+        "views": {"count": VIEWS},
+    }
+    facts = json.loads((source / "portrait.json").read_text("utf-8"))
+    count = VIEWS if verb == "views" else facts["clip"]["frame_count"]
+    return Job(
+        source / facts["source_name"],
+        source,
+        facts["settings"]["preset"],
+        float(facts["settings"]["max_seconds"] or facts["clip"]["duration"]),
+        verb=verb,
+        source=source,
+        output=_fresh(session, f"portrait-{verb}", _SUFFIXES[verb]),
+        options=options.get(verb, {}),
+        frame_count=count,
+    )
+
+
+def _fresh(session: Session, stem: str, suffix: str) -> Path:
+    """A new path in the visitor's folder; what such a name was used for before goes, for the page has its own copy."""
+    folder = Path(session.folder)
+    for old in folder.glob(f"{stem}-*{suffix}"):
+        old.unlink(missing_ok=True)
+    return folder / f"{stem}-{time.time_ns():x}{suffix}"

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import html
+import re
 
 from .pipeline import PRESETS
 
 TITLE = "PortraitGen"
 INTRODUCTION = """# PortraitGen
-Upload a portrait clip, say what to change, and get the clip back: same person, same expressions, same sound.
-
-**Edit only people who agreed.** Your clip stays on this machine and is deleted about an hour after you leave."""
+Upload a portrait clip, say what to change, and get the clip back: same person, same expressions, same sound."""
+CONSENT = (
+    """**Edit only people who agreed.** Your clip stays on this machine and is deleted about an hour after you leave."""
+)
+OWN_MACHINE = (
+    "[Duplicate this Space](https://huggingface.co/spaces/{space}?duplicate=true) to run it alone and without a queue. "
+    "Duplicating needs a paid Hugging Face plan, and a GPU is billed by the hour until you pause it."
+)
+HEADINGS = ("## 1 · Your clip", "## 2 · The change", "## 3 · The result")
 CLIP_HINT = "One person, face in view, 3 to 10 seconds. Steady light and a still camera work best."
+AGAIN = "Go on from the result that is shown, not from the clip"
+LOOKING = "Looking for the face…"
+EMPTY_RESULT = "The result will appear here, beside your clip."
+LOOK_LABEL = "What will be worked on: the bright square"
 STAGE_LABELS = {
     "clip": "Reading the clip",
     "tracking": "Following head and shoulders",
@@ -19,7 +30,8 @@ STAGE_LABELS = {
     "reconstruction": "Learning the person in 3D",
     "edit": "Editing key pictures",
     "fitting": "Carrying the edit over to every frame",
-    "render": "Rendering the clip",
+    "render": "Rendering",
+    "export": "Packing",
 }
 PRESET_CHOICES = [("Preview (fastest)" if name == "preview" else name.capitalize(), name) for name in PRESETS]
 BACKGROUNDS = [
@@ -57,7 +69,31 @@ ENGINE_HINT = "Others appear once their weights are fetched"
 STORED = "A stored result, made earlier with these settings. Press the button below to make it anew."
 WAITING = "Waiting to start."
 STOPPING = "Stopping."
-STOPPED = "Stopped. Run it again to go on."
+STOPPED = "Stopped. What was finished is kept: run it again to go on from there."
+RESTORED = "Your latest result of the last hour."
+CHOSEN = "Shown again. Go on from it, or take it with you."
+PLAYER = {  # of the player in the browser
+    "empty": EMPTY_RESULT,
+    "clip": "Clip",
+    "shown": "Result",
+    "wipe": "Wipe",
+    "side": "Side by side",
+    "result": "Result only",
+    "modes": "How to compare",
+    "cut": "Line between clip and result",
+    "play": "Play",
+    "seek": "Place in the clip",
+    "sound": "Sound",
+    "views": "The person from another side",
+    "turn": "Turn the person",
+}
+EDIT_TITLES = {"text": "", "style": "Style: ", "tryon": "Try-on: ", "relight": "Light: "}
+EXPORTS = {
+    "webm": "Transparent WebM",
+    "orbit": "Orbit video",
+    "ply": "Gaussians (PLY)",
+    "zip": "Portrait folder (zip)",
+}
 BROKEN = "Something broke on our side. Run it again; if it happens again, try another clip."
 
 FIRST = ("bronze", "blonde hair", "3d cartoon", "pencil", "sunset", "red clothes", "style 19: starry night", "zombie")
@@ -75,3 +111,63 @@ def spell(seconds: float) -> str:
     """A length of time in words: ``"42 s"``, ``"3 min 5 s"``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def describe_clip(width: int, height: int, seconds: float, rate: float, sound: bool) -> str:
+    """Facts about the part of a clip that will be used."""
+    return (
+        f"{width} × {height}, {seconds:.1f} s used, {rate:.3g} frames a second, {'with' if sound else 'without'} sound."
+    )
+
+
+def describe_face(seen: int, moments: int) -> str:
+    """What the first look found."""
+    if seen == moments:
+        return "One face in view."
+    return f"The face is in view at {seen} of {moments} moments looked at. Frames without it stay as they are."
+
+
+def describe_cost(learn: float, edit: float, *, cores: int, gpu: bool, reserved: int) -> str:
+    """What an edit of the clip will take.
+
+    Args:
+        learn, edit: seconds on this machine's CPU, to learn the clip and for each edit.
+        gpu: whether there is a GPU, which is faster than that.
+        reserved: seconds of a shared GPU that a job asks for; 0 if it is not shared.
+    """
+    if reserved:
+        return f"Each edit reserves {reserved} s of your share of GPU time."
+    if gpu:
+        return "It is worked on by this machine's GPU."
+    processor = f"this machine's {cores} CPU cores" if cores > 1 else "this machine's one CPU core"
+    if not learn:
+        return f"The clip is learned already. An edit takes about {roughly(edit)} on {processor}."
+    return f"On {processor} about {roughly(learn)} to learn the clip, once, and {roughly(edit)} for each edit."
+
+
+def roughly(seconds: float) -> str:
+    """A length of time as one says an estimate: ``"20 s"``, ``"4 min"``."""
+    if seconds < 90:
+        return f"{max(5, round(seconds / 5) * 5)} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def explain_gpu(title: str, message: str) -> str:
+    """A refusal of the shared GPU (ZeroGPU) in a sentence or two, with what to do; any other message stays as it is."""
+    told = f"{title} {message}".lower()
+    wait = re.search(r"try again in ([0-9: a-z,]+?)\s*(?:\.|$)", message, re.IGNORECASE)
+    if "illegal duration" in told:
+        return "The job is longer than the shared GPU allows. Use fewer seconds of the clip, or the preview quality."
+    if "too many zerogpu credits" in told or "pending credits" in told:
+        return "Your other jobs hold all of your GPU time. Wait until one of them is done, and run this one again."
+    if "no gpu was available" in told:
+        return "No GPU became free in time. Run it again in a minute."
+    if "quota" in told or "limit" in told:
+        when = f" in {wait[1].strip()}" if wait else " later"
+        return (
+            f"Your share of GPU time is used up for now. Try again{when}, use fewer seconds or the preview quality, or sign in to "
+            "Hugging Face for more."
+        )
+    if "aborted" in told or "exceeding its requested duration" in told:
+        return "The shared GPU ended the job before it was done. Run it again to go on from its last finished stage."
+    return message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,10 +22,14 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
+import page_handlers
 import portraitgen
-from portraitgen import sessions
+from portraitgen import sessions, wording
+from portraitgen.clip import probe
+from portraitgen.crop import Crop
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
+from portraitgen.portrait import Portrait, Settings
 from portraitgen.progress import Progress
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +52,14 @@ def write_clip(path: Path, tint: int = 0) -> Path:
         container.mux(audio.encode(None))
         container.mux(video.encode(None))
     return path
+
+
+def write_portrait(folder: Path, clip: Path) -> None:
+    """A portrait folder without an avatar."""
+    folder.mkdir()
+    shutil.copyfile(clip, folder / "source.mp4")
+    settings = Settings("0" * 64, "preview", "anny", 0.0, 10.0, 0)
+    Portrait(folder, settings, "source.mp4", probe(clip), Crop(0, 0, 120, 256), {"reconstruction": 1.0}).save()
 
 
 class FakePipeline(types.ModuleType):
@@ -85,18 +98,21 @@ class FakePipeline(types.ModuleType):
         self.calls.append(("reconstruct", (clip, directory), options))
         if not directory.is_dir():
             yield from self.work("reconstruction")
-            directory.mkdir()
+            write_portrait(directory, clip)
 
     def edit(self, source: Path, output: Path, **options: Any) -> Iterator[Progress]:
         self.calls.append(("edit", (source, output), options))
         yield from self.work("fitting")
-        options["save"].mkdir()
+        write_portrait(options["save"], source / "source.mp4")
         output.write_bytes(self.result)
 
     def render(self, source: Path, output: Path, **options: Any) -> Iterator[Progress]:
         self.calls.append(("render", (source, output), options))
         yield from self.work("render")
         output.write_bytes(self.result)
+
+    def resolve_device(self, name: str) -> str:
+        return name
 
     def folders(self, verb: str) -> list[Path]:
         return [args[1] if verb == "reconstruct" else args[0] for name, args, _ in self.calls if name == verb]
@@ -192,6 +208,7 @@ def test_progress_names_the_stage(page: Page) -> None:
     shown = [status for _, status, _ in job.outputs()]
     assert any("Learning the person in 3D: 60%" in status for status in shown)
     assert any("Step 6 of 7" in status for status in shown)
+    assert any(" left." in status for status in shown)
 
 
 def test_a_portrait_is_kept_for_the_session_and_belongs_to_it(page: Page) -> None:
@@ -286,7 +303,7 @@ def test_failures_are_one_sentence(page: Page, capfd: pytest.CaptureFixture[str]
     assert "The disk is full" in refusal(page.edit(client))
     page.pipeline.failure = RuntimeError("secret detail")
     message = refusal(page.edit(client))
-    assert app.BROKEN in message
+    assert wording.BROKEN in message
     assert "secret" not in message
     assert "secret detail" in capfd.readouterr().err, "the log keeps what the page hides"
 
@@ -338,21 +355,130 @@ def test_a_job_can_be_sent_to_a_worker() -> None:
     assert job.stages[-1] == "render"
 
 
-def test_old_folders_are_swept_and_closed_ones_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sessions.Session:
+    """A visitor with a folder."""
     monkeypatch.setattr(sessions, "ROOT", tmp_path / "sessions")
-    old = sessions.open_session(sessions.Session())
-    os.utime(old.folder, (0, 0))
+    return sessions.open_session(sessions.Session())
+
+
+def finished_edit(own: sessions.Session, text: str) -> sessions.Session:
+    """The visitor after one more edit, as a job leaves it."""
+    clip = write_clip(Path(own.folder) / "upload.mp4")
+    learned = Path(own.folder) / "learned"
+    if not learned.is_dir():
+        write_portrait(learned, clip)
+    job = sessions.Job(clip, learned, "preview", 10.0)
+    job = sessions.make_edit(job, own, EditRequest("text", text, engine="builtin"), "auto")
+    write_portrait(job.options["save"], clip)
+    shutil.copyfile(clip, job.output)
+    return sessions.finish_edit(own, job)
+
+
+def test_old_folders_are_swept_and_closed_ones_deleted(own: sessions.Session) -> None:
+    os.utime(own.folder, (0, 0))
     kept = sessions.open_session(sessions.Session())
-    assert not Path(old.folder).exists()
+    assert not Path(own.folder).exists()
     assert sessions.open_session(kept) == kept
-    assert sessions.open_session(old).folder not in (old.folder, kept.folder)
+    assert sessions.open_session(own).folder not in (own.folder, kept.folder)
+    sessions.close_session(kept)
+    assert Path(kept.folder).exists(), "who came back within the hour still uses it"
+    an_hour_ago = time.time() - 3600
+    os.utime(kept.folder, (an_hour_ago, an_hour_ago))
     sessions.close_session(kept)
     assert not Path(kept.folder).exists()
     sessions.close_session(sessions.Session())
 
 
+def test_edits_are_kept_in_order_and_the_earliest_go(own: sessions.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "KEPT_RESULTS", 2)
+    for text in ("red hair", "bronze", "pencil sketch"):
+        own = finished_edit(own, text)
+    rows = sessions.history(own)
+    assert [row.title for row in rows] == ["bronze", "pencil sketch"]
+    assert own.edited == rows[-1].portrait
+    assert Image.open(rows[0].picture).size == (320, 240)
+    assert len(list(Path(own.folder).glob("edited-*.mp4"))) == 2
+    assert len([path for path in Path(own.folder).glob("edited-*") if path.is_dir()]) == 2
+    shown = page_handlers.pick(own, types.SimpleNamespace(index=0))  # type: ignore[arg-type]
+    assert shown[:2] == (sessions.replace(own, edited=rows[0].portrait), rows[0].clip)
+
+
+def test_someone_who_closed_the_page_gets_the_latest_result_back(own: sessions.Session) -> None:
+    assert sessions.resume_session(Path(own.folder).name) is None, "nothing is finished yet"
+    own = finished_edit(own, "bronze")
+    again = sessions.resume_session(Path(own.folder).name)
+    assert again is not None
+    assert (again.folder, again.edited) == (own.folder, own.edited)
+    session, clip, result, status, *_ = page_handlers.resume(Path(own.folder).name)
+    assert session == again
+    assert Path(clip).name == "source.mp4"
+    assert result == sessions.history(own)[0].clip
+    assert wording.RESTORED in status
+    secret = Path(own.folder).name
+    for name in ("", "..", "../sessions", f"../sessions/{secret}", secret[:-1], secret + "/", "x" * 32):
+        assert sessions.resume_session(name) is None, name
+
+
+def test_what_can_be_taken_away_needs_a_result(own: sessions.Session) -> None:
+    for what in ("webm", "orbit", "ply", "zip", "views"):
+        with pytest.raises(InputError, match="no result yet"):
+            sessions.make_export(what, own)
+    own = finished_edit(own, "bronze")
+    jobs = {what: sessions.make_export(what, own) for what in ("webm", "orbit", "ply", "zip", "views")}
+    suffixes = [job.output.suffix for job in jobs.values()]
+    assert suffixes == [".webm", ".mp4", ".ply", ".zip", ".jpg"]
+    assert {job.source for job in jobs.values()} == {Path(own.edited)}
+    assert jobs["webm"].stages == ("render",)
+    assert jobs["webm"].options == {"background": "transparent"}
+    for job in jobs.values():
+        assert 0 < sessions.gpu_seconds(job) <= 60
+
+
+def test_a_file_made_before_is_replaced(own: sessions.Session) -> None:
+    own = finished_edit(own, "bronze")
+    first = sessions.make_export("zip", own).output
+    first.write_bytes(b"x")
+    assert sessions.make_export("zip", own).output != first
+    assert not first.exists()
+
+
+def test_a_result_is_named_in_few_words() -> None:
+    assert sessions.edit_title(EditRequest("text", "bronze")) == "bronze"
+    assert sessions.edit_title(EditRequest("style", picture=Path("a/starry_night.jpg"))) == "Style: starry night"
+    assert len(sessions.edit_title(EditRequest("relight", "warm light " * 20))) < 50
+
+
+@pytest.mark.parametrize(
+    ("title", "message", "words"),
+    [
+        ("ZeroGPU illegal duration", "The requested GPU duration (180s) is larger than the maximum allowed", "fewer"),
+        (
+            "ZeroGPU quota exceeded",
+            "You have exceeded your free ZeroGPU quota (90s requested vs. 12s left). Try again in 3:04:05. ",
+            "Try again in 3:04:05,",
+        ),
+        ("ZeroGPU quota exceeded", "Space app has reached its GPU limit. Retry", "Try again later"),
+        ("ZeroGPU quota exceeded", "No GPU was available after 60s. Retry later", "in a minute"),
+        ("ZeroGPU pending credits exceeded", "You have too many ZeroGPU credits allocated", "Wait until one"),
+        ("ZeroGPU worker error", "GPU task aborted", "Run it again to go on"),
+        ("Error", "Something else.", "Something else."),
+    ],
+)
+def test_refusals_of_the_shared_gpu_say_what_to_do(title: str, message: str, words: str) -> None:
+    assert words in wording.explain_gpu(title, message)
+
+
+def test_costs_are_said_as_people_say_them() -> None:
+    told = wording.describe_cost(215, 105, cores=2, gpu=False, reserved=0)
+    assert "about 4 min to learn the clip, once, and 2 min for each edit" in told
+    assert "learned already" in wording.describe_cost(0, 42, cores=1, gpu=False, reserved=0)
+    assert "reserves 40 s" in wording.describe_cost(215, 105, cores=2, gpu=True, reserved=40)
+    assert [wording.roughly(s) for s in (3, 42, 100, 7000)] == ["5 s", "40 s", "2 min", "1.9 h"]
+
+
 def test_the_message_area_escapes() -> None:
-    shown = app.note("<script>", "<i>", "", value=0.5, bad=True)
+    shown = wording.note("<script>", "<i>", "", value=0.5, bad=True)
     assert "<script>" not in shown
     assert "<i>" not in shown
     assert 'value="0.500"' in shown
@@ -372,15 +498,15 @@ def test_stored_examples_need_their_files(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_engines_follow_the_weights_and_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app.shutil, "which", lambda name: None)
+    monkeypatch.setattr(page_handlers.shutil, "which", lambda name: None)
     monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
-    monkeypatch.setattr(app.weights, "path", lambda name: None)
-    assert [name for _, name in app.engines("text")] == ["builtin"]
-    monkeypatch.setattr(app.weights, "path", lambda name: tmp_path)
-    assert [name for _, name in app.engines("text")] == ["builtin", "instruct-pix2pix", "flux2-klein"]
+    monkeypatch.setattr(page_handlers.weights, "path", lambda name: None)
+    assert [name for _, name in page_handlers.engines("text")] == ["builtin"]
+    monkeypatch.setattr(page_handlers.weights, "path", lambda name: tmp_path)
+    assert [name for _, name in page_handlers.engines("text")] == ["builtin", "instruct-pix2pix", "flux2-klein"]
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    assert app.engines("text")[0] == ("InstructPix2Pix", "instruct-pix2pix")
-    assert app.engines("relight") == [("IC-Light", "ic-light"), ("Built-in relighting", "builtin")]
+    assert page_handlers.engines("text")[0] == ("InstructPix2Pix", "instruct-pix2pix")
+    assert page_handlers.engines("relight") == [("IC-Light", "ic-light"), ("Built-in relighting", "builtin")]
 
 
 def test_the_page_starts_without_heavy_libraries() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 from test_app import Page, serving
 
+import app
 from portraitgen.errors import InputError
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -20,6 +23,9 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
 ]
+PICTURES = Path(__file__).parent.parent / "artifacts"
+WAIT = 60_000  # ms; a busy machine is no failure
+playwright_api.expect.set_options(timeout=WAIT)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -54,16 +60,23 @@ def tab(browser: Any, page: Page, **options: Any) -> Iterator[Any]:
     """One visitor's tab, waited for until it can be used."""
     context = browser.new_context(**{"viewport": {"width": 1440, "height": 1000}, **options})
     view = context.new_page()
-    view.set_default_timeout(15_000)
+    view.set_default_timeout(WAIT)
     view.goto(page.url)
     view.get_by_role("button", name="Edit the clip").wait_for()
-    yield view
-    context.close()
+    try:
+        yield view
+    except BaseException:
+        PICTURES.mkdir(exist_ok=True)
+        view.screenshot(path=PICTURES / f"failure-{time.time_ns():x}.png", full_page=True)
+        raise
+    finally:
+        context.close()
 
 
 def upload(view: Any, clip: Path) -> None:
     view.locator("#clip input[type=file]").set_input_files(str(clip))
     playwright_api.expect(view.locator("#clip video")).to_be_visible()
+    playwright_api.expect(view.locator("#about")).to_contain_text("moments looked at show no face")
 
 
 def edit(view: Any, text: str = "give him red hair") -> None:
@@ -75,6 +88,59 @@ def status(view: Any) -> Any:
     return playwright_api.expect(view.locator("#status"))
 
 
+CLIP = Path(__file__).parent.parent / "examples" / "portrait.mp4"
+CONTRAST = """(selectors) => {
+    const channels = (text) => (text.match(/[\\d.]+/g) || []).map(Number);
+    const over = (top, below) => {
+        const a = top.length > 3 ? top[3] : 1;
+        return [0, 1, 2].map((i) => top[i] * a + below[i] * (1 - a));
+    };
+    const behind = (element) => {
+        const layers = [];
+        for (let e = element; e; e = e.parentElement) layers.push(channels(getComputedStyle(e).backgroundColor));
+        return layers.reverse().reduce((below, top) => over(top, below), [255, 255, 255]);
+    };
+    const light = (colour) => {
+        const [r, g, b] = colour.map((c) => (c /= 255) <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const found = {};
+    for (const selector of selectors) {
+        for (const e of document.querySelectorAll(selector)) {
+            if (!e.checkVisibility() || e.disabled || !(e.innerText || e.placeholder || "").trim()) continue;
+            const ground = behind(e);
+            const [low, high] = [light(over(channels(getComputedStyle(e).color), ground)), light(ground)].sort((a, b) => a - b);
+            found[`${selector}: ${e.innerText.trim().slice(0, 30)}`] = (high + 0.05) / (low + 0.05);
+        }
+    }
+    return found;
+}"""
+READ = [
+    "h1",
+    "h2",
+    "p",
+    "label span",
+    "#consent strong",
+    "button",
+    "[role=tab]",
+    ".note p",
+    ".note .more",
+    "textarea",
+    "footer *",
+]
+
+
+def play_time(view: Any, which: str) -> float:
+    return float(view.locator(f".player .{which}").evaluate("video => video.currentTime"))
+
+
+def pack(view: Any, name: str) -> Path:
+    """Press a button that makes a file, and get what the browser saves."""
+    with view.expect_download() as download:
+        view.get_by_role("button", name=name).click()
+    return Path(download.value.path())
+
+
 def test_the_page_asks_nobody_else_and_fits_a_phone(browser: Any, page: Page) -> None:
     hosts: set[str] = set()
     with tab(browser, page) as view:
@@ -83,10 +149,19 @@ def test_the_page_asks_nobody_else_and_fits_a_phone(browser: Any, page: Page) ->
         view.get_by_role("button", name="Edit the clip").wait_for()
         view.wait_for_timeout(1500)
         playwright_api.expect(view.get_by_text("Edit only people who agreed.")).to_be_visible()
-        playwright_api.expect(view.get_by_label("Engine in use")).to_have_value("Built-in looks")
-        for name, label in (("Image style", "#style"), ("Try-on", "#garment"), ("Relighting", "#light")):
+        for kind, name, label, engine in (
+            ("text", "Text", "#text", "Built-in looks"),
+            ("style", "Image style", "#style", "Built-in style transfer"),
+            ("tryon", "Try-on", "#garment", "Built-in try-on"),
+            ("relight", "Relighting", "#light", "Built-in relighting"),
+        ):
             view.get_by_role("tab", name=name).click()
             playwright_api.expect(view.locator(label)).to_be_visible()
+            playwright_api.expect(view.locator(f"#engine-{kind} input")).to_have_value(engine)
+            playwright_api.expect(
+                view.locator(".gallery button, button.gallery-item, .gallery-item").first
+            ).to_be_attached()
+            playwright_api.expect(view.locator(f"#reset-{kind}")).to_be_visible()
             playwright_api.expect(view.get_by_role("button", name="Edit the clip")).to_have_count(1)
     assert hosts <= {"127.0.0.1", ""}
     with tab(browser, page, viewport={"width": 390, "height": 844}) as view:
@@ -94,11 +169,64 @@ def test_the_page_asks_nobody_else_and_fits_a_phone(browser: Any, page: Page) ->
         assert wide <= 390, "no sideways scroll on a phone"
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out(browser: Any, page: Page, scheme: str) -> None:
+    page.pipeline.failure = InputError("No face was found. Show the face.")
+    with tab(browser, page, color_scheme=scheme) as view:
+        upload(view, page.clip)
+        edit(view)
+        status(view).to_contain_text("No face was found.")
+        view.wait_for_timeout(500)
+        for name in ("Image style", "Try-on", "Relighting", "Text"):
+            view.get_by_role("tab", name=name).click()
+            contrasts = view.evaluate(CONTRAST, [*READ, "#status .bad"])
+            assert len(contrasts) > 30
+            assert {key: value for key, value in contrasts.items() if value < 4.5} == {}
+        dark = view.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(int(part) for part in re.findall(r"\d+", dark)[:3]) < 200) == (scheme == "dark")
+
+
+def test_the_first_look_shows_face_crop_and_cost(browser: Any, page: Page) -> None:
+    with tab(browser, page) as view:
+        view.locator("#clip input[type=file]").set_input_files(str(CLIP))
+        about = playwright_api.expect(view.locator("#about"))
+        about.to_contain_text("512 × 512, 3.0 s used")
+        about.to_contain_text("One face in view.")
+        about.to_contain_text("to learn the clip, once")
+        playwright_api.expect(view.locator("#look img")).to_be_visible()
+        seconds = view.get_by_role("spinbutton", name="Seconds of the clip to use")
+        seconds.fill("2")
+        seconds.blur()
+        about.to_contain_text("2.0 s used")
+
+
+def test_a_stored_example_shows_its_result_at_once(browser: Any, page: Page) -> None:
+    row = next((row for row in app.stored_examples() if row["kind"] == "relight"), None)
+    if row is None:
+        pytest.skip("the stored results have not been made yet")
+    with tab(browser, page) as view:
+        view.get_by_role("button", name=row["name"].capitalize(), exact=True).click()
+        playwright_api.expect(view.locator(".player .before")).to_be_visible()
+        status(view).to_contain_text("A stored result")
+        playwright_api.expect(view.locator("#light textarea")).to_have_value(row["text"])
+    assert page.pipeline.calls == []
+
+
+def test_reset_gives_the_form_back(browser: Any, page: Page) -> None:
+    with tab(browser, page) as view:
+        view.get_by_label("Instruction").fill("give him red hair")
+        strength = view.get_by_role("spinbutton", name="Strength")
+        strength.fill("0.5")
+        strength.blur()
+        view.locator("#reset-text").click()
+        playwright_api.expect(view.get_by_label("Instruction")).to_have_value("")
+        playwright_api.expect(strength).to_have_value("1")
+
+
 def test_an_edit_from_upload_to_download(browser: Any, page: Page) -> None:
     page.pipeline.pause, page.pipeline.steps = 0.3, 4
     with tab(browser, page, accept_downloads=True) as view:
         upload(view, page.clip)
-        playwright_api.expect(view.locator("#about")).to_contain_text("160 × 120")
         playwright_api.expect(view.get_by_role("button", name="Stop")).to_be_disabled()
         chip = view.locator(".gallery button, button.gallery-item").first
         wanted = chip.inner_text()
@@ -109,7 +237,7 @@ def test_an_edit_from_upload_to_download(browser: Any, page: Page) -> None:
         playwright_api.expect(view.locator("#preview img")).to_be_visible()
         playwright_api.expect(view.get_by_role("button", name="Edit the clip")).to_be_disabled()
         status(view).to_contain_text("Done in")
-        playwright_api.expect(view.locator("#result video")).to_be_visible()
+        playwright_api.expect(view.locator(".player .after")).to_be_visible()
         playwright_api.expect(view.locator("#preview")).to_be_hidden()
         playwright_api.expect(view.get_by_role("button", name="Edit the clip")).to_be_enabled()
         with view.expect_download() as download:
@@ -119,6 +247,74 @@ def test_an_edit_from_upload_to_download(browser: Any, page: Page) -> None:
         status(view).to_contain_text("Carrying the edit over")
         status(view).to_contain_text("Done in")
     assert len(set(page.pipeline.folders("edit"))) == 1
+
+
+def test_the_result_plays_beside_the_source(browser: Any, page: Page) -> None:
+    with tab(browser, page) as view:
+        upload(view, page.clip)
+        edit(view)
+        player = view.locator(".player")
+        player.wait_for()
+        playwright_api.expect(player).to_have_attribute("data-mode", "wipe")
+        assert not view.locator(".player .after").evaluate("video => video.muted"), "sound on"
+        assert view.locator(".player .before").evaluate("video => video.muted")
+        line = view.get_by_role("slider", name="Line between clip and result")
+        line.focus()
+        for _ in range(5):
+            line.press("ArrowRight")
+        assert player.evaluate("e => getComputedStyle(e).getPropertyValue('--cut')") == "55%"
+        view.get_by_role("slider", name="Place in the clip").fill("0.5")
+        view.wait_for_function("document.querySelector('.player .before').currentTime > 0.3")
+        assert abs(play_time(view, "before") - play_time(view, "after")) < 0.1
+        play = view.get_by_role("button", name="Play", exact=True)
+        play.press("Enter")
+        playwright_api.expect(play).to_have_attribute("aria-pressed", "true")
+        view.wait_for_function("!document.querySelector('.player .before').paused")
+        play.press("Enter")
+        playwright_api.expect(play).to_have_attribute("aria-pressed", "false")
+        view.wait_for_function("document.querySelector('.player .before').paused")
+        view.get_by_role("radio", name="Side by side").check()
+        boxes = [view.locator(f".player .{which}").bounding_box() for which in ("before", "after")]
+        assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"] + 1
+        view.get_by_role("radio", name="Result only").check()
+        playwright_api.expect(view.locator(".player .before")).to_be_hidden()
+
+
+def test_earlier_edits_can_be_shown_and_gone_on_from(browser: Any, page: Page) -> None:
+    with tab(browser, page, accept_downloads=True) as view:
+        upload(view, page.clip)
+        for number, text in enumerate(("give him red hair", "make the hair dark blue")):
+            edit(view, text)
+            playwright_api.expect(view.locator("#earlier button.thumbnail-item")).to_have_count(number + 1)
+        first = page.pipeline.calls[1][2]["save"]
+        view.get_by_role("button", name="Thumbnail 1 of 2").click()
+        status(view).to_contain_text("Shown again.")
+        view.get_by_role("button", name="Take it with you").click()
+        assert pack(view, "Portrait folder (zip)").stat().st_size > 100
+        assert pack(view, "Orbit video").read_bytes() == page.pipeline.result
+        assert page.pipeline.folders("render") == [first], "what is shown is what is packed"
+        view.get_by_role("button", name="Edit this further").click()
+        playwright_api.expect(view.get_by_label("Go on from the result")).to_be_checked()
+        edit(view, "make it a pencil sketch")
+        playwright_api.expect(view.locator("#earlier button.thumbnail-item")).to_have_count(3)
+        assert page.pipeline.folders("edit")[-1] == first
+
+
+def test_a_closed_page_gives_its_result_back(browser: Any, page: Page) -> None:
+    with tab(browser, page) as view:
+        upload(view, page.clip)
+        edit(view)
+        playwright_api.expect(view.locator("#earlier button.thumbnail-item")).to_have_count(1)
+        view.reload()
+        status(view).to_contain_text("Your latest result of the last hour.")
+        playwright_api.expect(view.locator(".player .after")).to_be_visible()
+        playwright_api.expect(view.locator("#earlier button.thumbnail-item")).to_have_count(1)
+        edit(view, "make the hair dark blue")
+        status(view).to_contain_text("Done in")
+    assert len({folder.parent for folder in page.pipeline.folders("edit")}) == 1
+    with tab(browser, page) as stranger:
+        stranger.wait_for_timeout(1500)
+        playwright_api.expect(stranger.locator(".player")).to_have_count(0)
 
 
 def test_stop_and_go_on(browser: Any, page: Page) -> None:
@@ -168,7 +364,7 @@ def test_two_people_at_once(browser: Any, page: Page) -> None:
         edit(second, "make the hair dark blue")
         status(first).to_contain_text("Done in")
         status(second).to_contain_text("Done in")
-        sources = {view.locator("#result video").get_attribute("src") for view in (first, second)}
+        sources = {view.locator(".player .after").get_attribute("src") for view in (first, second)}
     assert len(sources) == 2
     assert page.pipeline.most_active == 1
     assert len({folder.parent for folder in page.pipeline.folders("edit")}) == 2

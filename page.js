@@ -1,0 +1,124 @@
+// The page's own players: clip and result under one line that can be moved, and a turntable. One listener each for the whole
+// document, for gradio draws the elements anew whenever their value changes.
+window.portraitgen = (() => {
+    const address = (file) => {
+        if (Array.isArray(file)) return address(file[0]);
+        return file ? (file.video || file).url || "" : "";
+    };
+    const escaped = (text) => text.replace(/[&<>"']/g, (letter) => `&#${letter.charCodeAt(0)};`);
+    const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+    const calm = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+    const player = (clip, result, words) => {
+        const after = address(result);
+        if (!after) return `<p class="empty">${words.empty}</p>`;
+        const before = address(clip);
+        const name = `show-${Date.now()}`;
+        const modes = before ? ["wipe", "side", "result"] : ["result"];
+        const radios = modes.map((mode, number) => `<label><input type="radio" name="${name}" value="${mode}"${
+            number ? "" : " checked"}><span>${words[mode]}</span></label>`).join("");
+        const source = before ? `<video class="before" src="${escaped(before)}" muted loop playsinline preload="auto"
+            aria-label="${words.clip}"></video>` : "";
+        return `<figure class="player" data-mode="${modes[0]}">
+            <div class="stage">${source}
+                <video class="after" src="${escaped(after)}" loop playsinline preload="auto" aria-label="${words.shown}"></video>
+                <span class="tag left">${words.clip}</span><span class="tag right">${words.shown}</span>
+                <span class="line" aria-hidden="true"></span>
+                <input class="cut" type="range" min="0" max="100" value="50" aria-label="${words.cut}">
+            </div>
+            <div class="controls">
+                <button type="button" class="play" aria-pressed="false">${words.play}</button>
+                <input class="seek" type="range" min="0" max="1" step="any" value="0" aria-label="${words.seek}">
+                <span class="clock" aria-hidden="true">0:00</span>
+                <button type="button" class="mute" aria-pressed="true">${words.sound}</button>
+            </div>
+            <div class="modes" role="radiogroup" aria-label="${words.modes}">${modes.length > 1 ? radios : ""}</div>
+        </figure>`;
+    };
+
+    const turntable = (strip, count, words) => {
+        const file = address(strip);
+        if (!file) return "";
+        return `<figure class="turntable"><div class="views" role="img" aria-label="${words.views}"
+            style="background-image: url('${escaped(encodeURI(decodeURI(file)))}'); background-size: ${count * 100}% 100%"></div>
+            <input class="turn" type="range" min="0" max="${count - 1}" value="${(count - 1) / 2}" aria-label="${words.turn}"></figure>`;
+    };
+
+    let saved = "";
+    const save = (file) => {
+        const link = document.createElement("a");
+        link.href = address(file);
+        if (!address(file) || link.href === saved) return; // gradio tells of the last value of a job twice
+        saved = link.href;
+        link.download = link.href.split("/").pop();
+        link.click();
+    };
+
+    const reveal = (id) => document.getElementById(id)?.scrollIntoView({ block: "nearest", behavior: calm() ? "auto" : "smooth" });
+
+    const choose = (tabs, number) => document.querySelectorAll(`#${tabs} [role=tab]`)[number]?.click();
+
+    const parts = (element) => {
+        const root = element.closest?.(".player");
+        return root && { root, after: root.querySelector(".after"), before: root.querySelector(".before") };
+    };
+    const follow = ({ after, before }) => {
+        if (before && Math.abs(before.currentTime - after.currentTime) > 0.07) before.currentTime = after.currentTime;
+    };
+    const tick = (own) => {
+        if (!own.root.isConnected || own.after.paused) return;
+        follow(own);
+        shown(own);
+        requestAnimationFrame(() => tick(own));
+    };
+    const shown = ({ root, after }) => {
+        root.querySelector(".seek").value = after.duration ? after.currentTime / after.duration : 0;
+        root.querySelector(".clock").textContent = clock(after.currentTime);
+    };
+
+    document.addEventListener("input", ({ target }) => {
+        if (target.matches?.(".turn")) {
+            target.previousElementSibling.style.backgroundPositionX = `${(100 * target.value) / target.max}%`;
+        }
+        const own = parts(target);
+        if (!own) return;
+        if (target.matches(".cut")) own.root.style.setProperty("--cut", `${target.value}%`);
+        if (target.matches(".modes input")) own.root.dataset.mode = target.value;
+        if (target.matches(".seek") && own.after.duration) {
+            own.after.currentTime = target.value * own.after.duration;
+            follow(own);
+        }
+    });
+    document.addEventListener("click", ({ target }) => {
+        const own = parts(target);
+        if (!own) return;
+        if (target.matches(".play")) own.after.paused ? own.after.play() : own.after.pause();
+        if (target.matches(".mute")) {
+            own.after.muted = !own.after.muted;
+            target.setAttribute("aria-pressed", String(!own.after.muted));
+        }
+    });
+    for (const kind of ["play", "pause", "seeked", "loadedmetadata"]) {
+        // Media events do not bubble, they can only be caught on the way down.
+        document.addEventListener(kind, ({ target }) => {
+            const own = parts(target);
+            if (!own) return;
+            if (kind === "loadedmetadata" && own.before?.videoWidth && own.after.videoWidth) {
+                const shape = (video) => video.videoWidth / video.videoHeight;
+                if (Math.abs(shape(own.before) / shape(own.after) - 1) > 0.02 && own.root.dataset.mode === "wipe") {
+                    own.root.querySelector("input[value=wipe]").parentElement.remove();
+                    own.root.querySelector("input[value=side]").click();
+                }
+            }
+            if (target !== own.after) return;
+            if (kind === "play" || kind === "pause") {
+                own.root.querySelector(".play").setAttribute("aria-pressed", String(kind === "play"));
+                if (own.before) kind === "play" ? own.before.play() : own.before.pause();
+                tick(own);
+            }
+            follow(own);
+            shown(own);
+        }, true);
+    }
+    return { player, turntable, save, reveal, choose };
+})();

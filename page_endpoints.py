@@ -1,0 +1,227 @@
+"""The page's named endpoints, which its buttons and other people's programs call; their docstrings are what the API page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from page_handlers import drive
+from portraitgen.editors import EditRequest
+from portraitgen.sessions import Job, Session, make_edit, make_job, make_render
+
+
+def reconstruct(clip: str | None, preset: str, max_seconds: float, session: Session) -> Iterator[tuple[Any, ...]]:
+    """Learn the person in a clip, so that later edits of it in this session skip that part.
+
+    Args:
+        clip: a video of one person.
+        preset: preview, standard or high.
+        max_seconds: use only the first seconds of the clip.
+
+    Returns:
+        Status as HTML, and the latest picture of the reconstruction.
+    """
+    for view in drive(session, lambda own: make_job(clip, preset, max_seconds, own)):
+        yield view[1:]
+
+
+def wanted(
+    request: EditRequest,
+    clip: str | None,
+    preset: str,
+    max_seconds: float,
+    background: str,
+    behind: str | None,
+    again: bool,
+) -> Callable[[Session], Job]:
+    """What makes the job of an edit for a visitor."""
+    scene = background or "auto"
+    return lambda own: make_edit(
+        make_job(clip, preset, max_seconds, own), own, request, scene, behind=behind or "", again=again
+    )
+
+
+def edit_text(
+    clip: str | None,
+    text: str,
+    strength: float,
+    preset: str,
+    background: str,
+    seed: float,
+    max_seconds: float,
+    again: bool,
+    engine: str,
+    session: Session,
+    behind: str | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Edit a portrait clip by an instruction.
+
+    Args:
+        clip: a video of one person.
+        text: what to change, such as "turn her into a bronze statue".
+        strength: how strongly, from 0 to 1.
+        preset: preview, standard or high.
+        background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
+        seed: the same seed gives the same result.
+        max_seconds: use only the first seconds of the clip.
+        again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
+        engine: auto, builtin, instruct-pix2pix or flux2-klein.
+        behind: a picture to put behind the person instead.
+
+    Returns:
+        The edited clip, status as HTML, and the latest picture while it works.
+    """
+    wish = EditRequest("text", text or "", engine=engine, strength=strength, seed=int(seed or 0))
+    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
+    yield from drive(session, prepare)
+
+
+def edit_style(
+    clip: str | None,
+    style: str | None,
+    keep_colors: bool,
+    strength: float,
+    preset: str,
+    background: str,
+    seed: float,
+    max_seconds: float,
+    again: bool,
+    engine: str,
+    session: Session,
+    behind: str | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Edit a portrait clip by a style picture: the person takes on its colours and brushwork.
+
+    Args:
+        clip: a video of one person.
+        style: a painting or any other picture.
+        keep_colors: take the brushwork only.
+        strength: how strongly, from 0 to 1.
+        preset: preview, standard or high.
+        background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
+        seed: the same seed gives the same result.
+        max_seconds: use only the first seconds of the clip.
+        again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
+        engine: auto, builtin or gatys.
+        behind: a picture to put behind the person instead.
+
+    Returns:
+        The edited clip, status as HTML, and the latest picture while it works.
+    """
+    wish = EditRequest(
+        "style",
+        picture=(style and Path(style)) or None,
+        keep_colors=keep_colors,
+        engine=engine,
+        strength=strength,
+        seed=int(seed or 0),
+    )
+    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
+    yield from drive(session, prepare)
+
+
+def edit_tryon(
+    clip: str | None,
+    garment: str | None,
+    strength: float,
+    preset: str,
+    background: str,
+    seed: float,
+    max_seconds: float,
+    again: bool,
+    engine: str,
+    session: Session,
+    behind: str | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Dress the person in a garment.
+
+    Args:
+        clip: a video of one person.
+        garment: a photo of a top, dress, shirt or jacket, lying flat or worn.
+        strength: how strongly, from 0 to 1.
+        preset: preview, standard or high.
+        background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
+        seed: the same seed gives the same result.
+        max_seconds: use only the first seconds of the clip.
+        again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
+        engine: auto, builtin or fashn-vton.
+        behind: a picture to put behind the person instead.
+
+    Returns:
+        The edited clip, status as HTML, and the latest picture while it works.
+    """
+    wish = EditRequest(
+        "tryon", picture=(garment and Path(garment)) or None, engine=engine, strength=strength, seed=int(seed or 0)
+    )
+    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
+    yield from drive(session, prepare)
+
+
+def edit_relight(
+    clip: str | None,
+    light: str,
+    strength: float,
+    preset: str,
+    background: str,
+    seed: float,
+    max_seconds: float,
+    again: bool,
+    engine: str,
+    session: Session,
+    behind: str | None = None,
+    light_picture: str | None = None,
+) -> Iterator[tuple[Any, ...]]:
+    """Light a portrait clip anew.
+
+    Args:
+        clip: a video of one person.
+        light: a description, such as "warm sunset from the left".
+        strength: how strongly, from 0 to 1.
+        preset: preview, standard or high.
+        background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
+        seed: the same seed gives the same result.
+        max_seconds: use only the first seconds of the clip.
+        again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
+        engine: auto, builtin or ic-light.
+        behind: a picture to put behind the person instead.
+        light_picture: a picture to take the light from, instead of or besides the words.
+
+    Returns:
+        The edited clip, status as HTML, and the latest picture while it works.
+    """
+    wish = EditRequest(
+        "relight",
+        light or "",
+        (light_picture and Path(light_picture)) or None,
+        engine=engine,
+        strength=strength,
+        seed=int(seed or 0),
+    )
+    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
+    yield from drive(session, prepare)
+
+
+def render(
+    clip: str | None, preset: str, max_seconds: float, yaw: float, pitch: float, orbit: bool, session: Session
+) -> Iterator[tuple[Any, ...]]:
+    """Look at the person from another side: the latest edit of this session, or the clip itself.
+
+    Args:
+        clip: a video of one person.
+        preset: preview, standard or high.
+        max_seconds: use only the first seconds of the clip.
+        yaw: turn of the camera to the side, in degrees.
+        pitch: turn of the camera up or down, in degrees.
+        orbit: swing the camera around the person instead.
+
+    Returns:
+        The rendered clip, status as HTML, and the latest picture while it works.
+    """
+    options = {"yaw": 0.0, "pitch": 0.0, "orbit": True} if orbit else {"yaw": yaw, "pitch": pitch, "orbit": False}
+
+    def prepare(own: Session) -> Job:
+        job = make_job(clip, preset, max_seconds, own)
+        return make_render(job, own, view="crop", background="white", **options)
+
+    yield from drive(session, prepare)

@@ -1,0 +1,226 @@
+"""What the page's buttons and endpoints do: jobs driven for a visitor, and small answers. Layout and wiring are in `app`."""
+
+from __future__ import annotations
+
+import html
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import spaces
+
+from portraitgen import weights
+from portraitgen.editors import ENGINES
+from portraitgen.errors import InputError
+from portraitgen.estimates import expected_seconds, finished_stages, seconds_left, share_done
+from portraitgen.progress import Progress
+from portraitgen.sessions import (
+    Job,
+    Session,
+    finish_edit,
+    gpu_seconds,
+    history,
+    make_export,
+    make_job,
+    open_session,
+    resume_session,
+)
+from portraitgen.storage import explain_os_error
+from portraitgen.wording import (
+    BROKEN,
+    CHOSEN,
+    CLIP_HINT,
+    ENGINE_NAMES,
+    LOOKING,
+    RESTORED,
+    STAGE_LABELS,
+    STOPPED,
+    describe_clip,
+    describe_cost,
+    describe_face,
+    explain_gpu,
+    note,
+    roughly,
+    spell,
+)
+
+STARTERS = 11  # buttons that start a job: one for each tab, learn, turn, look around, and four to take a file away
+
+
+@spaces.GPU(duration=gpu_seconds)
+def compute(job: Job) -> Iterator[Progress]:
+    """Run one job from its clip; what an earlier job of the session has finished is not done again."""
+    from portraitgen import pipeline
+
+    if job.learns:
+        yield from pipeline.reconstruct(job.clip, job.portrait, preset=job.preset, max_seconds=job.max_seconds)
+    if job.verb == "edit":
+        yield from pipeline.edit(job.source, job.output, preset=job.preset, **job.options)
+    elif job.verb in ("render", "webm", "orbit"):
+        yield from pipeline.render(job.source, job.output, **job.options)
+    elif job.verb == "views":
+        from portraitgen.export import write_views
+
+        yield from write_views(job.source, job.output, **job.options)
+
+
+def run(job: Job) -> Iterator[Progress]:
+    """Run one job, on the GPU only if it has something to do there."""
+    if job.verb not in ("ply", "zip"):
+        yield from compute(job)
+        return
+    from portraitgen.export import write_ply, write_zip
+
+    if job.verb == "ply":
+        yield from write_ply(job.source, job.output, device="cpu")
+    else:
+        yield from write_zip(job.source, job.output)
+
+
+def screen(status: Any, session: Session, running: bool, *, result: Any = None, preview: Any = None) -> tuple[Any, ...]:
+    """Values of ``result, status, preview``, the buttons that start jobs, ``stop, session``, in that order."""
+    starters = [gr.Button(interactive=not running) for _ in range(STARTERS)]
+    return result, status, preview, *starters, gr.Button(interactive=running), session
+
+
+def stopped(session: Session) -> tuple[Any, ...]:
+    """What the page shows after a stop, once the queue has let go of the job; a run started sooner would be lost."""
+    time.sleep(1)
+    return screen(note(STOPPED), session, False, result=gr.skip())[:-1]
+
+
+def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple[Any, ...]]:
+    """Run one job for one visitor, yielding what the page shows; a stop takes effect at the next yield.
+
+    Raises:
+        gr.Error: with one clear sentence, after showing the same sentence in the message area.
+    """
+    begin = time.monotonic()
+    cause: Exception | None
+    kept = gr.skip()  # a result that is shown stays until there is another
+    try:
+        session = open_session(session or Session())
+        job = prepare(session)
+        already = finished_stages(job.portrait) if job.learns else frozenset()
+        expected = expected_seconds([s for s in job.stages if s not in already], job.frame_count, job.preset)
+        yield screen(note("Starting", job.notice, value=0.0), session, True, result=kept)
+        latest: Any = None
+        remarks: tuple[str, ...] = ()
+        shown = -1.0
+        for step in run(job):
+            latest = step.preview if step.preview is not None else latest
+            remarks = step.notes or remarks
+            now = time.monotonic()
+            if now - shown < 0.4 and step.fraction < 1:
+                continue
+            shown = now
+            place = job.stages.index(step.stage) if step.stage in job.stages else 0
+            share = share_done(expected, step.stage, step.fraction) if step.stage in expected else 0.0
+            left = seconds_left(None if has_gpu() else expected, share, now - begin)
+            message = f"{STAGE_LABELS.get(step.stage, step.stage)}: {step.fraction:.0%}"
+            gone = f"Step {place + 1} of {len(job.stages)}, {spell(now - begin)} so far"
+            time_left = "" if share == 1 or (left is None) else f", about {roughly(left)} left"
+            more = f"{gone}{time_left}. {step.message}"
+            status = note(message, more, job.notice, value=share)
+            yield screen(status, session, True, result=kept, preview=latest)
+        if job.verb == "edit":
+            session = finish_edit(session, job)
+        elif job.learns:
+            session = replace(session, learned=str(job.portrait))
+        done = note(f"Done in {spell(time.monotonic() - begin)}.", job.notice, *remarks)
+        yield screen(done, session, False, result=str(job.output) if job.verb != "reconstruct" else kept)
+        return
+    except InputError as error:
+        message, cause = str(error), None
+    except gr.Error as error:  # ZeroGPU's own, about quota for example
+        message, cause = explain_gpu(str(getattr(error, "title", "")), str(error.message)), None
+    except Exception as error:
+        message, cause = explain_os_error(error) if isinstance(error, OSError) else BROKEN, error
+    yield screen(note(message, bad=True), session, False, result=kept)
+    # The message area says it already; other people's programs get it as the error.
+    raise gr.Error(html.escape(message), print_exception=cause is not None, title="Not done", visible=False) from cause
+
+
+def export(what: str, session: Session) -> Iterator[tuple[Any, ...]]:
+    """Make a file from the result that is shown: one of "webm", "orbit", "ply", "zip", "views"."""
+    yield from drive(session, lambda own: make_export(what, own))
+
+
+def look_at(clip: str | None, max_seconds: float, preset: str, session: Session) -> Iterator[tuple[str, Any]]:
+    """Say at once what an uploaded clip is, then where the face is and what an edit will take; or what is wrong with it."""
+    if not clip:
+        yield note(CLIP_HINT), None
+        return
+    from portraitgen.clip import probe
+
+    try:
+        info = probe(Path(clip), max_seconds=max_seconds)
+        facts = describe_clip(info.width, info.height, info.duration, float(info.rate), info.has_audio)
+        yield note(facts, LOOKING), None
+        from portraitgen.inspection import inspect
+
+        found = inspect(Path(clip), max_seconds)
+        job = make_job(clip, preset, max_seconds, session or Session())
+    except (InputError, OSError) as error:
+        yield note(explain_os_error(error) if isinstance(error, OSError) else str(error), bad=True), None
+        return
+    already = finished_stages(job.portrait)
+    learn = expected_seconds([s for s in job.stages if s not in already], info.frame_count, preset)
+    edit = expected_seconds(replace(job, verb="edit").stages[len(job.stages) :], info.frame_count, preset)
+    cores, reserved = os.cpu_count() or 1, gpu_seconds(replace(job, verb="edit"))
+    cost = describe_cost(
+        sum(learn.values()), sum(edit.values()), cores=cores, gpu=has_gpu(), reserved=reserved if shares_gpu() else 0
+    )
+    yield note(facts, describe_face(found.seen, found.moments), cost), found.picture
+
+
+def shares_gpu() -> bool:
+    """Whether the GPU is lent for each job (ZeroGPU)."""
+    return bool(os.environ.get("SPACES_ZERO_GPU"))
+
+
+def has_gpu() -> bool:
+    """Whether jobs run on a GPU; asks nothing that would start CUDA."""
+    return shares_gpu() or shutil.which("nvidia-smi") is not None
+
+
+def engines(kind: str) -> list[tuple[str, str]]:
+    """Engines for one kind of edit that this machine can run, as (name shown, name), the one to use first."""
+    here = [name for name in ENGINES[kind] if weights.ready(name)]
+    shown = [(ENGINE_NAMES.get(name, ENGINE_NAMES[kind]), name) for name in here]
+    return shown[1:] + shown[:1] if has_gpu() else shown
+
+
+def after(session: Session) -> tuple[Any, ...]:
+    """Values of ``visit, earlier, own`` and the boxes that need a result, once a job is over: what the visitor has now."""
+    kept = history(session)
+    has_edit = bool(session.edited)
+    has_any = bool(session.edited or session.learned)
+    return (
+        Path(session.folder).name if kept else gr.skip(),
+        gr.Gallery([(row.picture, row.title) for row in kept], visible=bool(kept)),
+        gr.Checkbox(visible=has_edit),
+        gr.Group(visible=has_any),
+        gr.Button(visible=has_edit),
+    )
+
+
+def pick(session: Session, event: gr.SelectData) -> tuple[Any, ...]:
+    """Show an earlier result, to go on from it: values of ``session, result, status``."""
+    row = history(session)[event.index]
+    return replace(session, edited=row.portrait), row.clip, note(row.title, CHOSEN)
+
+
+def resume(visit: str) -> tuple[Any, ...]:
+    """Give someone who closed the page their latest result back: values of ``session, clip, result, status`` and of `after`."""
+    session = resume_session(visit)
+    if session is None:
+        return (gr.skip(),) * 9
+    latest = history(session)[-1]
+    source = next(Path(latest.portrait).glob("source.*"), None)
+    return session, source and str(source), latest.clip, note(latest.title, RESTORED), *after(session)

@@ -1,0 +1,73 @@
+"""How long a job will take: what this page says before one, and how it tells the time left while one runs.
+
+The seconds are those of `benchmarks/whole_job.py` on two CPU cores, as a fixed part and a part for each frame; a running job corrects them
+by what its own first stages took.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+_CORES = 2  # that the numbers below were measured on
+_USEFUL_CORES = 8  # more make nothing faster
+# stage: (seconds, seconds per frame, whether the fixed part grows with the preset)
+_COSTS = {
+    "clip": (1.0, 0.05, False),
+    "tracking": (2.0, 0.04, False),
+    "matting": (3.0, 0.3, False),
+    "reconstruction": (80.0, 1.3, True),
+    "edit": (12.0, 0.0, False),
+    "fitting": (70.0, 0.0, True),
+    "render": (2.0, 0.3, False),
+    "export": (3.0, 0.0, False),
+}
+_TRAINED = 150  # frames beyond which only every so many are learned from
+_PRESETS = {"preview": 1.0, "standard": 4.0, "high": 25.0}
+_CERTAIN = 0.04  # share of a job after which its own pace counts
+
+
+def expected_seconds(
+    stages: Sequence[str], frame_count: int, preset: str, cores: int | None = None
+) -> dict[str, float]:
+    """Seconds that each of ``stages`` is expected to take on a CPU.
+
+    Args:
+        cores: of the machine; this one's if None.
+    """
+    speed = min(cores or os.cpu_count() or 1, _USEFUL_CORES) / _CORES
+    seconds = {}
+    for stage in stages:
+        fixed, each, grows = _COSTS[stage]
+        frames = min(frame_count, _TRAINED) if grows else frame_count
+        seconds[stage] = (fixed * (_PRESETS[preset] if grows else 1) + each * frames) / speed
+    return seconds
+
+
+def finished_stages(portrait: Path) -> frozenset[str]:
+    """Stages that a portrait folder, finished or not, already holds."""
+    try:
+        return frozenset(json.loads((portrait / "portrait.json").read_text("utf-8"))["stages"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
+def share_done(expected: Mapping[str, float], stage: str, fraction: float) -> float:
+    """Share of the whole job, in [0, 1], that is done when ``fraction`` of ``stage`` is."""
+    total = sum(expected.values())
+    done = 0.0
+    for name, seconds in expected.items():
+        if name == stage:
+            done += seconds * fraction
+            break
+        done += seconds
+    return done / total if total else fraction
+
+
+def seconds_left(expected: Mapping[str, float] | None, share: float, elapsed: float) -> float | None:
+    """Seconds that a job will still take: as expected, if that is known, at first, then at its own pace; None while nobody knows."""
+    if share > _CERTAIN:
+        return elapsed / share * (1 - share)
+    return None if expected is None else sum(expected.values()) * (1 - share)

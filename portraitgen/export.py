@@ -1,0 +1,96 @@
+"""What a person can take away from a portrait folder besides clips: its Gaussians, views from all sides, the folder itself."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .errors import InputError
+from .pipeline import resolve_device
+from .portrait import Portrait
+from .progress import Progress
+from .reconstruction import load_fitted, to_uint8
+from .rendering import ORBIT_YAW, head_pivot, orbit_viewmats
+from .storage import replacing
+from .tracking import Tracking
+
+VIEW_SIDE = 384  # px, side of one of the turntable's pictures
+_SH0 = 0.28209479177387814  # the constant spherical harmonic, by which 3DGS files scale colours
+_PACKED = {".json", ".safetensors"}  # the rest is compressed already
+PLY_FIELDS = (
+    *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
+    *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
+)
+
+
+def write_ply(directory: Path, output: Path, frame: int = 0, *, device: str = "auto") -> Iterator[Progress]:
+    """Write the avatar as it stands in one frame as a 3D Gaussian Splatting PLY (the layout of the original implementation).
+
+    Metres, OpenCV axes (y down) about the middle of the head, logits of opacities, logarithms of scales, wxyz rotations, colour as the
+    constant spherical harmonic. What the neural renderer adds to the colours is no property of a Gaussian and not in the file.
+    """
+    portrait = Portrait.load(directory)
+    if not 0 <= frame < portrait.clip.frame_count:
+        raise InputError(f"There is no frame {frame}. The clip has {portrait.clip.frame_count}, counted from 0.")
+    yield Progress("export", 0.1, "Reading the avatar")
+    fitted = load_fitted(portrait, resolve_device(device))
+    with torch.no_grad():
+        frames = torch.tensor([frame], device=fitted.avatar.features.device)
+        gaussians = fitted.avatar(fitted.mesh(frames))
+        means = gaussians.means[0] - head_pivot(fitted).to(gaussians.means)
+        columns = [
+            means,
+            torch.zeros_like(means),
+            (gaussians.features[:, :3].clamp(0, 1) - 0.5) / _SH0,
+            gaussians.opacities[0].clamp(1e-6, 1 - 1e-6).logit()[:, None],
+            gaussians.scales[0].log(),
+            F.normalize(gaussians.quats[0], dim=-1),
+        ]
+        rows = torch.cat(columns, 1).float().cpu().numpy().astype("<f4")
+    yield Progress("export", 0.7, f"Writing {len(rows):,} Gaussians")
+    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    head += [*(f"property float {name}" for name in PLY_FIELDS), "end_header", ""]
+    with replacing(output) as temporary:
+        temporary.write_bytes("\n".join(head).encode("ascii") + rows.tobytes())
+    yield Progress("export", 1.0, f"Wrote {output}")
+
+
+@torch.no_grad()
+def write_views(directory: Path, output: Path, *, count: int, device: str = "auto") -> Iterator[Progress]:
+    """Write one moment of the clip, the middle, from ``count`` sides as a strip of `VIEW_SIDE` px pictures, left to right, over white."""
+    portrait = Portrait.load(directory)
+    where = resolve_device(device)
+    fitted = load_fitted(portrait, where)
+    K = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors")).K.to(where)
+    size = portrait.crop.size
+    frame = torch.tensor([portrait.clip.frame_count // 2], device=where)
+    cameras = orbit_viewmats(head_pivot(fitted), np.linspace(-ORBIT_YAW, ORBIT_YAW, count), np.zeros(count)).to(where)
+    pictures = []
+    for number, camera in enumerate(cameras):
+        shown = to_uint8(
+            fitted.render(frame, K[None], size, size, camera[None]).over(torch.ones(3, 1, 1, device=where))
+        )[0]
+        pictures.append(cv2.resize(shown, (VIEW_SIDE, VIEW_SIDE), interpolation=cv2.INTER_AREA))
+        yield Progress("render", (number + 1) / count, f"View {number + 1} of {count}", shown)
+    strip = cv2.cvtColor(np.concatenate(pictures, 1), cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    with replacing(output) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def write_zip(directory: Path, output: Path) -> Iterator[Progress]:
+    """Pack a portrait folder; unpacked, it goes on from the command line."""
+    Portrait.load(directory).require("reconstruction")
+    files = sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
+    with replacing(output) as temporary, zipfile.ZipFile(temporary, "w", compresslevel=1) as archive:
+        for number, path in enumerate(files):
+            yield Progress("export", number / len(files), f"Packing {path.name}")
+            how = zipfile.ZIP_DEFLATED if path.suffix in _PACKED else zipfile.ZIP_STORED
+            archive.write(path, f"portrait/{path.name}", how)
+    yield Progress("export", 1.0, f"Wrote {output}")
