@@ -57,7 +57,7 @@ def provenance(edits: Sequence[EditRequest], day: date, *, with_text: bool = Fal
         "digitalSourceType": source_type,
     }
     return {
-        "comment": f"{words} with {_TOOL}, {day.isoformat()}" + (f": {by}" if by else ""),
+        "comment": f"{words} ({_TOOL}, {day.isoformat()})" + (f": {by}" if by else ""),
         "description": json.dumps(facts, ensure_ascii=False, separators=(",", ":")),
         "date": day.isoformat(),
         SOURCE_TYPE: source_type,

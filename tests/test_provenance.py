@@ -46,7 +46,7 @@ def written(path: Path, tags: dict[str, str] | None, channels: int = 3, **more: 
 
 def test_the_facts() -> None:
     tags = provenance(EDITS, DAY)
-    assert tags["comment"] == f"AI-edited with PortraitGen {__version__}, 2026-03-14: text by builtin, style by gatys"
+    assert tags["comment"] == f"AI-edited (PortraitGen {__version__}, 2026-03-14): text by builtin, style by gatys"
     assert tags[SOURCE_TYPE].endswith("/digitalsourcetype/compositeWithTrainedAlgorithmicMedia")
     facts = json.loads(tags["description"])
     assert facts["statement"] == EDITED
@@ -63,7 +63,7 @@ def test_the_instruction_only_if_asked() -> None:
 
 def test_a_clip_that_is_only_rendered_again_says_so() -> None:
     tags = provenance([], DAY)
-    assert tags["comment"] == f"{RENDERED} with PortraitGen {__version__}, 2026-03-14"
+    assert tags["comment"] == f"{RENDERED} (PortraitGen {__version__}, 2026-03-14)"
     assert json.loads(tags["description"])["edits"] == []
     assert tags[SOURCE_TYPE].endswith("/compositeSynthetic")
 
