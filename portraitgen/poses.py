@@ -6,13 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 
 from .body import BodyModel, BodyParameters
 
 NODES = 128
-_STEADY = 1 / 30  # seconds over which corrections are smoothed; half of it for expressions, which are faster
 _WIDTH = 0.65  # of a node's influence, in distances between nodes
 
 
@@ -87,25 +85,6 @@ class Poses:
         for name, refined in self.refined.tensors().items():
             if name != "betas":
                 refined[frames] = tracked[name][frames] + between(refined - tracked[name])
-
-    def steady(self, rate: float) -> None:
-        """Smooth the corrections over time, for frames that were aligned one by one at ``rate`` frames per second.
-
-        Their noise is a fraction of a pixel: invisible on skin, but a strong edit's strokes tremble with it. What tracking found, which is
-        smooth already and may jump at a cut, stays.
-        """
-        sigma = _STEADY * rate
-        self.nodes = _smoothed(self.nodes, sigma)
-        tracked = self.tracked.tensors()
-        for name, refined in self.refined.tensors().items():
-            if name != "betas":
-                correction = refined - tracked[name]
-                refined.copy_(tracked[name] + _smoothed(correction, sigma / 2 if name == "expression" else sigma))
-
-
-def _smoothed(values: Tensor, sigma: float) -> Tensor:
-    """``values`` ``[T, ...]`` under a Gaussian of ``sigma`` frames."""
-    return torch.as_tensor(gaussian_filter1d(values.cpu().numpy(), sigma, axis=0, mode="nearest"), device=values.device)
 
 
 def rest_vertices(body: BodyModel, parameters: BodyParameters) -> Tensor:

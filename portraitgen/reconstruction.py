@@ -144,14 +144,15 @@ def reconstruct(
         picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
         yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, message, picture)
         if step + 1 in realigned:
-            for done in align_frames(fitted, data.K, data.pictures(range(len(data))), 1, seed):
+            # Once more in the end: what is left of a frame's misplacement trembles from frame to frame, which strong edits show.
+            last = step + 1 == steps
+            for done in align_frames(fitted, data.K, data.pictures(range(len(data))), _ITERATIONS if last else 1, seed):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, again)
     rest = sorted(set(range(portrait.clip.frame_count)) - set(trained.tolist()))
     for done in _align_rest(portrait, fitted, data, rest, seed):
         message = f"Aligning the frames in between, {done} of {len(rest)}"
         yield Progress("reconstruction", 0.85 + 0.14 * done / len(rest), message)
-    fitted.poses.steady(float(portrait.clip.rate))
     save_fitted(portrait, fitted)
     yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, data, len(data) // 2))
 

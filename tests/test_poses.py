@@ -37,19 +37,3 @@ def test_frames_in_between_take_their_neighbours_corrections() -> None:
     torch.testing.assert_close((poses.refined.translation - poses.tracked.translation)[:, 1], expected)
     torch.testing.assert_close((poses.refined.expression - poses.tracked.expression)[:, 0], expected)
     torch.testing.assert_close(poses.refined.betas, poses.tracked.betas)
-
-
-def test_trembling_corrections_are_calmed_and_what_tracking_found_stays() -> None:
-    poses = Poses.start(ToyBody(), toy_parameters(40))
-    poses.tracked.translation[20:, 0] += 0.5  # a cut: the person is somewhere else
-    poses.refined.translation[20:, 0] += 0.5
-    generator = torch.Generator().manual_seed(1)
-    poses.refined.translation[:, 1] += 0.01 + 0.002 * torch.randn(40, generator=generator)
-    poses.nodes += 0.002 * torch.randn(poses.nodes.shape, generator=generator)
-    before, nodes = poses.refined.translation[:, 1].clone(), poses.nodes.clone()
-    poses.steady(30.0)
-    after = poses.refined.translation[:, 1]
-    assert after.diff().abs().mean() < 0.5 * before.diff().abs().mean()
-    assert poses.nodes.diff(dim=0).abs().mean() < 0.5 * nodes.diff(dim=0).abs().mean()
-    assert abs(float((after - poses.tracked.translation[:, 1]).mean()) - 0.01) < 1e-3, "a steady correction stays"
-    torch.testing.assert_close(poses.refined.translation[:, 0], poses.tracked.translation[:, 0])
