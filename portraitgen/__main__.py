@@ -33,6 +33,8 @@ BACKGROUND_HELP = (
     "green, #rrggbb or a picture (%(default)s)"
 )
 
+MARK_HELP = "say in a corner of the picture that it is AI-made, not only in the file's tags"
+
 EXAMPLES = """examples:
   python -m portraitgen reconstruct clip.mp4 -o portrait
   python -m portraitgen edit portrait -o bronze.mp4 --text "turn her into a bronze statue"
@@ -152,6 +154,7 @@ def build_parser() -> Parser:
     verb.add_argument("--keep-colors", action="store_true", help="with --style: keep the clip's own colours")
     verb.add_argument("--strength", type=number(0, 1), default=1.0, metavar="X", help="0 to 1 (%(default)s)")
     verb.add_argument("--background", default="auto", metavar="B", help=BACKGROUND_HELP)
+    verb.add_argument("--mark", action="store_true", help=MARK_HELP)
     verb.add_argument("--save", type=Path, metavar="DIR2", help="keep the edited portrait in this folder")
 
     verb = verbs.add_parser(
@@ -173,6 +176,7 @@ def build_parser() -> Parser:
     )
     verb.add_argument("--yaw", type=number(-180, 180), metavar="DEG", help="turn the camera to the side")
     verb.add_argument("--pitch", type=number(-90, 90), metavar="DEG", help="turn the camera up or down")
+    verb.add_argument("--mark", action="store_true", help=MARK_HELP)
     verb.add_argument("--orbit", action="store_true", help="swing the camera around the person")
 
     verb = verbs.add_parser(
@@ -296,6 +300,7 @@ def edit(arguments: argparse.Namespace) -> str | None:
         background=arguments.background,
         device=arguments.device,
         save=arguments.save,
+        mark=arguments.mark,
     )
     seconds = follow(steps, EDIT_STAGES if arguments.source.is_dir() else RECONSTRUCT_STAGES + EDIT_STAGES)
     return json.dumps(seconds) if arguments.json else None
@@ -318,6 +323,7 @@ def render(arguments: argparse.Namespace) -> str | None:
         pitch=arguments.pitch or 0.0,
         orbit=arguments.orbit,
         device=arguments.device,
+        mark=arguments.mark,
     )
     seconds = follow(steps, ("render",))
     return json.dumps(seconds) if arguments.json else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from .mattes import clean_plate, load_screening
 from .plate import composite, fill
 from .portrait import Portrait
 from .progress import Progress
+from .provenance import marked
 from .rendering import RenderedCrop, render_crops
 from .streaming import feed
 
@@ -33,6 +34,8 @@ def write_result(
     background: Background,
     viewmats: Tensor | None = None,
     edit_scene: SceneEdit | None = None,
+    metadata: Mapping[str, str] | None = None,
+    mark: str = "",
 ) -> Iterator[Progress]:
     """Render the whole clip over its background and write ``output`` with the clip's times and sound.
 
@@ -42,6 +45,8 @@ def write_result(
         background: what stands behind the person.
         viewmats: cameras ``[T, 4, 4]``; the clip's own if None.
         edit_scene: what the edit does to the clip's scene, ``[H, W, 3]`` uint8 to the same; None leaves it as it is.
+        metadata: tags of the file, see `provenance`.
+        mark: words to draw small in the lower right corner.
     """
     total = portrait.clip.frame_count
     yield Progress("render", 0.0, "Looking for what is behind the person")
@@ -53,8 +58,12 @@ def write_result(
     else:
         change = blurred if background.scene == "blur" else edit_scene
         pictures = _over_scene(portrait, rendered, view, change)
+    if mark:
+        pictures = (marked(picture, mark) for picture in pictures)
     info = portrait.clip
-    writer = feed(lambda items: write_video(output, items, info, audio_from=portrait.source), pictures)
+    writer = feed(
+        lambda items: write_video(output, items, info, audio_from=portrait.source, metadata=metadata), pictures
+    )
     for number, picture in enumerate(writer, 1):
         shown = picture[..., :3] if number % _PREVIEW_EVERY == 1 else None
         yield Progress("render", number / total, f"Rendering frame {number} of {total}", shown)

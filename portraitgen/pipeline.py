@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Generator, Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ def reconstruct(
     max_seconds: float | None = None,
     device: str = "auto",
     seed: int = 0,
+    until: str = "reconstruction",
 ) -> Iterator[Progress]:
     """Turn a clip into a portrait folder.
 
@@ -55,6 +57,7 @@ def reconstruct(
         max_seconds: use only this much of the clip.
         device: "auto", "cpu" or "cuda".
         seed: of everything random; same seed, same machine, same result.
+        until: "matting" to stop before the stage that wants a GPU; calling it again goes on from there.
 
     Raises:
         InputError: for anything that the person can put right; a folder that this run began is removed.
@@ -94,6 +97,8 @@ def reconstruct(
             yield from _timed(portrait, "tracking", _tracking_stage(portrait))
         if "matting" not in portrait.stages:
             yield from _timed(portrait, "matting", _matting_stage(portrait))
+        if until == "matting":
+            return
         if "reconstruction" not in portrait.stages:
             config = CONFIGS[preset]
             yield from _timed(portrait, "reconstruction", fit_avatar(portrait, _load_tracking(portrait), config, where))
@@ -115,6 +120,7 @@ def edit(
     background: str = "auto",
     device: str = "auto",
     save: Path | None = None,
+    mark: bool = False,
 ) -> Iterator[Progress]:
     """Edit a portrait and write the whole clip, edited, with its sound.
 
@@ -127,6 +133,7 @@ def edit(
             "green", "#rrggbb" or a picture's path.
         device: "auto", "cpu" or "cuda".
         save: folder for the edited portrait, to render or to edit again.
+        mark: draw "AI-edited" small in a corner; the file's tags say it in any case.
     """
     _check_choice("preset", preset, PRESETS)
     from .backgrounds import parse_background, stands_still
@@ -149,6 +156,7 @@ def edit(
             portrait_folder = Path(folder) / "portrait"
             yield from reconstruct(source, portrait_folder, preset=preset, device=device, seed=request.seed)
             options: dict[str, Any] = {"preset": preset, "background": background, "device": device, "save": save}
+            options["mark"] = mark
             yield from edit(portrait_folder, output, request=request, **options)
         return
     from .compositing import write_result
@@ -156,6 +164,7 @@ def edit(
     from .editing import edit_avatar, scene_edit
     from .mattes import clean_plate
     from .portrait import Portrait
+    from .provenance import EDITED, provenance
     from .reconstruction import load_fitted, save_fitted
 
     portrait = Portrait.load(source)
@@ -173,8 +182,19 @@ def edit(
         save_fitted(copy, fitted)
         copy.record_edit(request)
     rendering_started = time.perf_counter()
-    change = scene_edit([*portrait.edit_requests(), request], where, behind.scene)
-    yield from write_result(portrait, fitted, K, output, view="frame", background=behind, edit_scene=change)
+    done = [*portrait.edit_requests(), request]
+    change = scene_edit(done, where, behind.scene)
+    yield from write_result(
+        portrait,
+        fitted,
+        K,
+        output,
+        view="frame",
+        background=behind,
+        edit_scene=change,
+        metadata=provenance(done, datetime.now(timezone.utc).date()),
+        mark=EDITED if mark else "",
+    )
     portrait.stages["edit"] = round(fitting_seconds, 3)
     portrait.stages["render"] = round(time.perf_counter() - rendering_started, 3)
     portrait.save()
@@ -191,6 +211,7 @@ def render(
     pitch: float = 0.0,
     orbit: bool = False,
     device: str = "auto",
+    mark: bool = False,
 ) -> Iterator[Progress]:
     """Render a portrait to a video with the clip's frames, rate and sound.
 
@@ -203,6 +224,7 @@ def render(
         pitch: in [-30, 30].
         orbit: swing the camera around the head while the clip plays; ``yaw`` and ``pitch`` are its middle.
         device: "auto", "cpu" or "cuda".
+        mark: draw what this is ("AI-edited") small in a corner; the file's tags say it in any case.
     """
     _check_choice("view", view, VIEWS)
     if not (-60 <= yaw <= 60 and -30 <= pitch <= 30):
@@ -213,6 +235,7 @@ def render(
     from .compositing import write_result
     from .editing import scene_edit
     from .portrait import Portrait
+    from .provenance import EDITED, RENDERED, provenance
     from .reconstruction import load_fitted
     from .rendering import head_pivot, orbit_angles, orbit_viewmats
 
@@ -227,7 +250,8 @@ def render(
         count = portrait.clip.frame_count
         swing = orbit_angles(count) if orbit else (np.zeros(count), np.zeros(count))
         viewmats = orbit_viewmats(head_pivot(fitted), swing[0] + yaw, swing[1] + pitch)
-    change = scene_edit(portrait.edit_requests(), where, behind.scene)
+    done = portrait.edit_requests()
+    change = scene_edit(done, where, behind.scene)
     K = _load_tracking(portrait).K.to(where)
     yield from write_result(
         portrait,
@@ -238,6 +262,8 @@ def render(
         background=behind,
         viewmats=viewmats,
         edit_scene=change,
+        metadata=provenance(done, datetime.now(timezone.utc).date()),
+        mark=(EDITED if done else RENDERED) if mark else "",
     )
     yield Progress("render", 1.0, f"Wrote {output}", notes=tuple(portrait.notes))
 

@@ -148,6 +148,7 @@ def test_edit_passes_every_option(
         "background": "green",
         "device": "auto",
         "save": save,
+        "mark": False,
     }
     assert list(json.loads(capsys.readouterr().out)) == ["edit", "fitting", "render"]
 
@@ -183,8 +184,10 @@ def test_render_passes_every_option(pipeline: FakePipeline, portrait: Path, tmp_
         "pitch": 5.0,
         "orbit": False,
         "device": "auto",
+        "mark": False,
     }
-    assert command_line.main([*start, "--orbit"]) == 0
+    assert command_line.main([*start, "--orbit", "--mark"]) == 0
+    assert pipeline.calls[1][2]["mark"] is True
     assert pipeline.calls[1][2]["orbit"] is True
 
 
