@@ -46,6 +46,7 @@ from portraitgen.wording import (
     PRESET_CHOICES,
     STOPPING,
     STORED,
+    STORED_HINT,
     TEXT_HINT,
     TITLE,
     WAITING,
@@ -161,7 +162,9 @@ def build() -> gr.Blocks:
                 about = gr.HTML(note(CLIP_HINT), padding=False, elem_id="about", elem_classes="note")
                 look = gr.Image(label=LOOK_LABEL, interactive=False, height=220, elem_id="look", buttons=[])
                 max_seconds = gr.Slider(1, 60, PAGE_SECONDS, step=1, label="Seconds of the clip to use")
-                shelf = gr.Row(visible=bool(stored_examples()), elem_id="shelf")
+                with gr.Column(visible=bool(stored_examples()), elem_id="shelf"):
+                    gr.Markdown(STORED_HINT)
+                    shelf = gr.Row()
                 gr.Markdown(HEADINGS[1])
                 tabs, own, engine, reset = build_tabs()
                 strength = gr.Slider(0, 1, 1, step=0.05, label="Strength")
@@ -199,7 +202,7 @@ def build() -> gr.Blocks:
                 with gr.Row(elem_id="after"):
                     onward = gr.Button("Edit this further", size="sm", visible=False, elem_id="onward")
                     download = gr.DownloadButton("Download the result", size="sm", visible=False, elem_id="download")
-                with gr.Group(visible=False) as more:
+                with gr.Column(visible=False, elem_id="more") as more:
                     with gr.Accordion("Look from all sides", open=False):
                         table = gr.HTML("", padding=False, elem_id="table")
                         around = gr.Button("Prepare the turntable", size="sm")

@@ -164,8 +164,8 @@ def look_at(clip: str | None, max_seconds: float, preset: str, session: Session)
         yield note(facts, LOOKING), None
         from portraitgen.inspection import inspect
 
-        found = inspect(Path(clip), max_seconds)
-        job = make_job(clip, preset, max_seconds, session or Session())
+        found = inspect(Path(clip), info)
+        job = make_job(clip, preset, max_seconds, session or Session(), info)
     except (InputError, OSError) as error:
         yield note(explain_os_error(error) if isinstance(error, OSError) else str(error), bad=True), None
         return
@@ -205,7 +205,7 @@ def after(session: Session) -> tuple[Any, ...]:
         Path(session.folder).name if kept else gr.skip(),
         gr.Gallery([(row.picture, row.title) for row in kept], visible=bool(kept)),
         gr.Checkbox(visible=has_edit),
-        gr.Group(visible=has_any),
+        gr.Column(visible=has_any),
         gr.Button(visible=has_edit),
     )
 

@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 
-from .clip import ClipInfo, probe
+from .clip import ClipInfo
 from .crop import Crop, choose_crop
 from .decoding import Converter, decoded, opened, origin
 from .errors import InputError
@@ -46,14 +46,13 @@ class _Moments:
     timestamps: tuple[float, ...]
 
 
-def inspect(path: Path, max_seconds: float | None = None) -> Inspection:
-    """Look at a few moments of a clip.
+def inspect(path: Path, info: ClipInfo) -> Inspection:
+    """Look at a few moments of the part of a clip that ``info`` is about.
 
-    Raises InputError as `clip.probe` does, and where most moments show no face.
+    Raises InputError where most moments show no face.
     """
     from .landmarks import detect_landmarks
 
-    info = probe(path, max_seconds=max_seconds)
     looked = list(sample_frames(path, info, MOMENTS))
     scale = min(1.0, _SIDE / max(info.width, info.height))
     small = [_scaled(frame, scale) for _, frame in looked]

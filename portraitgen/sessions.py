@@ -24,6 +24,8 @@ from .wording import EDIT_TITLES
 if TYPE_CHECKING:
     import numpy as np
 
+    from .clip import ClipInfo
+
 ROOT = Path(tempfile.gettempdir()) / "portraitgen-sessions"
 KEPT_SECONDS = 3500  # a folder younger than this is in use, or is kept for someone who may come back
 MAX_AGE = 3 * 3600  # seconds; a folder untouched for longer is swept, whatever became of its owner
@@ -183,13 +185,17 @@ def middle_frame(clip: Path) -> np.ndarray:
     return next(sample_frames(clip, probe(clip), 1))[1]
 
 
-def make_job(clip: str | None, preset: str, max_seconds: float, session: Session) -> Job:
-    """A reconstruction of this clip in the visitor's folder; the same clip and settings get the same portrait."""
+def make_job(clip: str | None, preset: str, max_seconds: float, session: Session, info: ClipInfo | None = None) -> Job:
+    """A reconstruction of this clip in the visitor's folder; the same clip and settings get the same portrait.
+
+    Args:
+        info: what `clip.probe` said, if it was asked already.
+    """
     from .clip import probe
 
     if not clip:
         raise InputError("There is no clip yet. Upload or record one first.")
-    info = probe(Path(clip), max_seconds=max_seconds)
+    info = info or probe(Path(clip), max_seconds=max_seconds)
     key = hashlib.sha256()
     with open(clip, "rb") as file:
         while piece := file.read(1 << 20):

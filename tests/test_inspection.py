@@ -26,8 +26,8 @@ def write(path: Path, frames: list[np.ndarray]) -> Path:
 
 
 def test_the_look_agrees_with_the_pipeline() -> None:
-    found = inspect(CLIP, max_seconds=1.5)
     info = probe(CLIP, max_seconds=1.5)
+    found = inspect(CLIP, info)
     assert found.info == info
     assert (found.seen, found.moments) == (MOMENTS, MOMENTS)
     landmarks = detect_landmarks(read_frames(CLIP, info), info)
@@ -43,7 +43,8 @@ def test_a_face_in_a_large_frame_is_marked_and_its_surroundings_are_dark(tmp_pat
         wide = np.full((720, 1600, 3), 120, np.uint8)
         wide[100:612, 900:1412] = frame
         frames.append(wide)
-    found = inspect(write(tmp_path / "wide.mp4", frames))
+    path = write(tmp_path / "wide.mp4", frames)
+    found = inspect(path, probe(path))
     assert found.seen == MOMENTS
     assert found.crop.left > 500
     assert max(found.picture.shape) == 640
@@ -53,8 +54,9 @@ def test_a_face_in_a_large_frame_is_marked_and_its_surroundings_are_dark(tmp_pat
 
 def test_a_clip_without_a_face_gets_a_remedy(tmp_path: Path) -> None:
     frames = [np.full((240, 320, 3), 10 * i, np.uint8) for i in range(12)]
+    path = write(tmp_path / "empty.mp4", frames)
     with pytest.raises(InputError, match=r"moments looked at show no face\. Use a clip"):
-        inspect(write(tmp_path / "empty.mp4", frames))
+        inspect(path, probe(path))
 
 
 def test_moments_are_spread_over_the_part_that_is_used(tmp_path: Path) -> None:
