@@ -9,10 +9,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .editors import EditRequest
     from .portrait import Portrait, Settings
 
+Result = TypeVar("Result")
 PRESETS = ("preview", "standard", "high")
 BODIES = ("anny", "smplx")
 VIEWS = ("frame", "crop")
@@ -303,14 +304,19 @@ def _clip_stage(clip: Path, directory: Path, settings: Settings) -> Generator[Pr
     """Look at the whole clip once, choose the working crop and create the folder."""
     from .clip import probe, read_frames
     from .crop import choose_crop
-    from .landmarks import detect_landmarks
+    from .landmarks import Landmarks, detect_landmarks
     from .portrait import Portrait
+    from .streaming import watched
 
     started = time.perf_counter()
     yield Progress("clip", 0.0, "Opening the clip")
     info = probe(clip, max_seconds=settings.max_seconds)
-    yield Progress("clip", 0.05, f"Looking for a face in {info.frame_count} frames")
-    landmarks = detect_landmarks(read_frames(clip, info), info)
+
+    def look(report: Callable[[float], None]) -> Landmarks:
+        return detect_landmarks(read_frames(clip, info), info, lambda seen: report(seen / info.frame_count))
+
+    message = f"Looking for a face in {info.frame_count} frames"
+    landmarks = yield from _told("clip", message, watched(look))
     crop = choose_crop(info, landmarks.head_boxes, landmarks.shoulder_boxes)
     name = f"source{clip.suffix.lower()}"
     portrait = Portrait(directory, settings, name, info, crop)
@@ -330,12 +336,17 @@ def _tracking_stage(portrait: Portrait) -> Iterator[Progress]:
 
     from .body import load_body
     from .landmarks import Landmarks
-    from .tracking import TrackingConfig, track
+    from .streaming import watched
+    from .tracking import Tracking, TrackingConfig, track
 
     landmarks = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors"))
     body = load_body(portrait.settings.body, torch.device("cpu"))
     yield Progress("tracking", 0.1, "Fitting the body to the landmarks")
-    tracking = track(landmarks, portrait.crop, body, TrackingConfig())
+
+    def follow(report: Callable[[float], None]) -> Tracking:
+        return track(landmarks, portrait.crop, body, TrackingConfig(), report)
+
+    tracking = yield from _told("tracking", "Fitting the body to the landmarks", watched(follow))
     portrait.save_tensors("tracking.safetensors", tracking.to_tensors())
     yield Progress("tracking", 1.0, "Body tracked")
 
@@ -350,6 +361,21 @@ def _load_tracking(portrait: Portrait) -> Any:
     from .tracking import Tracking
 
     return Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+
+
+def _told(stage: str, message: str, work: Generator[float, None, Result]) -> Generator[Progress, None, Result]:
+    """What `watched` yields as the progress of a stage."""
+    while True:
+        try:
+            fraction = next(work)
+        except StopIteration as ended:
+            result: Result = ended.value
+            return result
+        try:
+            yield Progress(stage, fraction, message)
+        except GeneratorExit:
+            work.close()
+            raise
 
 
 def _timed(portrait: Portrait, stage: str, work: Iterator[Progress]) -> Iterator[Progress]:

@@ -1,13 +1,15 @@
-"""Feeding a writer that pulls its frames from a generator that pushes progress."""
+"""Generators over work that is none: a writer that pulls its frames, a function that reports how far it is."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+_PATIENCE = 0.3  # seconds between two looks at how far a function is
 _WAITING = (
     2  # items that wait for the writer: enough for it to work beside the producer, few enough to keep memory flat
 )
@@ -68,3 +70,38 @@ def feed(write: Callable[[Iterator[Item]], Any], items: Iterable[Item]) -> Itera
         thread.join()
     if failure and not isinstance(failure[0], _Abandoned):
         raise failure[0]
+
+
+def watched(work: Callable[[Callable[[float], None]], Result]) -> Generator[float, None, Result]:
+    """Run ``work(report)`` in a thread of its own and yield, a few times a second, the fraction that it last reported.
+
+    Returns what it returns and raises what it raises. Closing the generator ends the work at its next report.
+    """
+    fraction, stopped, done = [0.0], threading.Event(), threading.Event()
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+
+    def report(value: float) -> None:
+        if stopped.is_set():
+            raise _Abandoned
+        fraction[0] = value
+
+    def run() -> None:
+        try:
+            outcome.append(work(report))
+        except BaseException as error:  # handed to the caller's thread, which raises it
+            failure.append(error)
+        finally:
+            done.set()
+
+    thread = threading.Thread(target=run, name="work", daemon=True)
+    thread.start()
+    try:
+        while not done.wait(_PATIENCE):
+            yield fraction[0]
+    finally:
+        stopped.set()
+        thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from portraitgen.streaming import feed
+from portraitgen.errors import InputError
+from portraitgen.streaming import feed, watched
 
 
 def test_every_item_is_written_in_order_and_reported() -> None:
@@ -60,3 +63,45 @@ def test_closing_the_generator_abandons_the_output() -> None:
     next(stream)
     stream.close()  # type: ignore[attr-defined]
     assert seen == ["removed"]
+
+
+def test_a_watched_function_reports_returns_and_raises() -> None:
+    def work(report: Callable[[float], None]) -> str:
+        for step in range(8):
+            report(step / 8)
+            time.sleep(0.1)
+        return "done"
+
+    steps = watched(work)
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as ended:
+            assert ended.value == "done"
+            break
+    assert len(seen) >= 2
+    assert seen == sorted(seen)
+
+    def fail(report: Callable[[float], None]) -> None:
+        raise InputError("No face.")
+
+    with pytest.raises(InputError, match="No face"):
+        list(watched(fail))
+
+
+def test_a_watched_function_ends_when_nobody_listens() -> None:
+    ended = threading.Event()
+
+    def work(report: Callable[[float], None]) -> None:
+        try:
+            while True:
+                report(0.5)
+                time.sleep(0.02)
+        finally:
+            ended.set()
+
+    steps = watched(work)
+    assert next(steps) in (0.0, 0.5)
+    steps.close()
+    assert ended.wait(1)
