@@ -78,8 +78,9 @@ def test_a_watched_function_reports_returns_and_raises() -> None:
         try:
             seen.append(next(steps))
         except StopIteration as ended:
-            assert ended.value == "done"
+            returned = ended.value
             break
+    assert returned == "done"
     assert len(seen) >= 2
     assert seen == sorted(seen)
 
