@@ -12,6 +12,7 @@ import spaces  # isort: skip  # noqa: F401  # before anything that could start C
 import contextlib
 import functools
 import json
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,8 @@ from page_theme import theme
 from portraitgen import weights
 from portraitgen.errors import InputError
 from portraitgen.kernels import compile_in_background
-from portraitgen.sessions import TEXT_LIMIT, VIEWS, Session, close_session
+from portraitgen.sessions import MAX_AGE, ROOT, TEXT_LIMIT, VIEWS, Session, close_session
+from portraitgen.sweeping import every, shown_always, sweep_files, sweep_folders
 from portraitgen.wording import (
     AGAIN,
     BACKGROUNDS,
@@ -147,7 +149,7 @@ def build_tabs() -> tuple[dict[str, gr.Tab], dict[str, list[Any]], dict[str, gr.
 
 def build() -> gr.Blocks:
     """Lay the page out and wire it."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, 3600)) as demo:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, MAX_AGE)) as demo:
         session = gr.State(Session(), delete_callback=close_session)
         visit = gr.BrowserState("", storage_key="portraitgen-visit")
         with gr.Column(elem_id="opening"):
@@ -338,9 +340,18 @@ def warm_up() -> None:
     import portraitgen.landmarks  # noqa: F401
 
 
+def sweep(page: gr.Blocks) -> None:
+    """Delete what visitors left, of their own folders and of gradio's copies, once it is old."""
+    sweep_folders(ROOT, MAX_AGE)
+    copies = os.environ.get("GRADIO_TEMP_DIR") or os.path.join(tempfile.gettempdir(), "gradio")
+    sweep_files(Path(copies), MAX_AGE, shown_always(page))
+
+
 if __name__ == "__main__":
     # ZeroGPU's cards are known; others build for themselves at their first use.
     compile_in_background(("cpu", 120) if handlers.shares_gpu() else ("cpu",))
     threading.Thread(target=fetch_weights, name="weights", daemon=True).start()
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
-    build().launch(**launch_options())
+    page = build()
+    every(600, lambda: sweep(page))
+    page.launch(**launch_options())

@@ -18,6 +18,7 @@ from portraitgen import weights
 from portraitgen.editors import ENGINES
 from portraitgen.errors import InputError
 from portraitgen.estimates import expected_seconds, finished_stages, seconds_left, share_done
+from portraitgen.heap import trim
 from portraitgen.progress import Progress
 from portraitgen.sessions import (
     Job,
@@ -72,7 +73,10 @@ def compute(job: Job) -> Iterator[Progress]:
 def run(job: Job) -> Iterator[Progress]:
     """Run one job, on the GPU only if it has something to do there."""
     if job.verb not in ("ply", "zip"):
-        yield from compute(job)
+        try:
+            yield from compute(job)
+        finally:
+            trim()
         return
     from portraitgen.export import write_ply, write_zip
 

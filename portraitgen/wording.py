@@ -10,9 +10,7 @@ from .pipeline import PRESETS
 TITLE = "PortraitGen"
 INTRODUCTION = """# PortraitGen
 Upload a portrait clip, say what to change, and get the clip back: same person, same expressions, same sound."""
-CONSENT = (
-    """**Edit only people who agreed.** Your clip stays on this machine and is deleted about an hour after you leave."""
-)
+CONSENT = """**Edit only people who agreed.** Your clip stays on this machine and is deleted at most three hours after you leave."""
 OWN_MACHINE = (
     "[Duplicate this Space](https://huggingface.co/spaces/{space}?duplicate=true) to run it alone and without a queue. "
     "Duplicating needs a paid Hugging Face plan, and a GPU is billed by the hour until you pause it."
