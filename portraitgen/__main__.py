@@ -10,7 +10,9 @@ import contextlib
 import json
 import math
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +26,7 @@ from .pipeline import BODIES, PRESETS
 from .progress import Progress
 from .storage import explain_os_error
 
+INTERRUPTED = threading.Event()  # set by Ctrl-C, of which a process has one
 RECONSTRUCT_STAGES = ("clip", "tracking", "matting", "reconstruction")
 EDIT_STAGES = ("edit", "fitting", "render")
 JUDGING_STAGES = ("clip", "tracking")  # these find out whether the clip can be used
@@ -226,6 +229,8 @@ def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]
     }
     with contextlib.ExitStack() as stack:
         for step in steps:
+            if INTERRUPTED.is_set():
+                raise KeyboardInterrupt
             if step.stage not in order:
                 order.append(step.stage)
             new_stage = step.stage not in seconds
@@ -376,6 +381,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def keep_interrupts() -> None:
+    """Remember a Ctrl-C: libraries that catch everything while they are being imported would lose it."""
+
+    def note(number: int, frame: Any) -> None:
+        INTERRUPTED.set()
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+
+
 def keep_streams() -> None:
     """Keep stdout and stderr for Python: native libraries write their own log straight to descriptors 1 and 2."""
     void = os.open(os.devnull, os.O_WRONLY)
@@ -391,4 +406,5 @@ def keep_streams() -> None:
 
 if __name__ == "__main__":
     keep_streams()
+    keep_interrupts()
     sys.exit(main())

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -290,3 +291,19 @@ def test_as_a_process() -> None:
     done = run("reconstruct", "/nowhere/clip.mp4", "-o", "/nowhere/portrait")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: There is no clip at /nowhere/clip.mp4. Check the path.\n"
+
+
+def test_a_stop_that_a_library_swallowed_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = []
+
+    def steps() -> Iterator[Progress]:
+        for number in range(3):
+            done.append(number)
+            if number == 1:
+                command_line.INTERRUPTED.set()  # and no exception, as if a library had caught it
+            yield Progress("fitting", number / 3, "")
+
+    monkeypatch.setattr(command_line, "INTERRUPTED", threading.Event())
+    with pytest.raises(KeyboardInterrupt):
+        command_line.follow(steps(), ("fitting",))
+    assert done == [0, 1]
