@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +26,39 @@ def reconstruct(clip: str | None, preset: str, max_seconds: float, session: Sess
         yield view[1:]
 
 
-def wanted(
-    request: EditRequest,
+def edit(
+    kind: str,
     clip: str | None,
+    strength: float,
     preset: str,
-    max_seconds: float,
     background: str,
-    behind: str | None,
+    seed: float,
+    max_seconds: float,
     again: bool,
-) -> Callable[[Session], Job]:
-    """What makes the job of an edit for a visitor."""
-    scene = background or "auto"
-    return lambda own: make_edit(
-        make_job(clip, preset, max_seconds, own), own, request, scene, behind=behind or "", again=again
+    engine: str,
+    session: Session,
+    behind: str | None,
+    *,
+    text: str | None = None,
+    picture: str | None = None,
+    keep_colors: bool = False,
+) -> Iterator[tuple[Any, ...]]:
+    """What the four kinds of edit share: the settings below the tabs."""
+    request = EditRequest(
+        kind,
+        text or "",
+        Path(picture) if picture else None,
+        engine=engine,
+        strength=strength,
+        seed=int(seed or 0),
+        keep_colors=keep_colors,
     )
+
+    def prepare(own: Session) -> Job:
+        job = make_job(clip, preset, max_seconds, own)
+        return make_edit(job, own, request, background or "auto", behind=behind or "", again=again)
+
+    yield from drive(session, prepare)
 
 
 def edit_text(
@@ -72,9 +91,8 @@ def edit_text(
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
-    wish = EditRequest("text", text or "", engine=engine, strength=strength, seed=int(seed or 0))
-    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
-    yield from drive(session, prepare)
+    settings = clip, strength, preset, background, seed, max_seconds, again, engine, session, behind
+    yield from edit("text", *settings, text=text)
 
 
 def edit_style(
@@ -109,16 +127,8 @@ def edit_style(
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
-    wish = EditRequest(
-        "style",
-        picture=(style and Path(style)) or None,
-        keep_colors=keep_colors,
-        engine=engine,
-        strength=strength,
-        seed=int(seed or 0),
-    )
-    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
-    yield from drive(session, prepare)
+    settings = clip, strength, preset, background, seed, max_seconds, again, engine, session, behind
+    yield from edit("style", *settings, picture=style, keep_colors=keep_colors)
 
 
 def edit_tryon(
@@ -151,11 +161,8 @@ def edit_tryon(
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
-    wish = EditRequest(
-        "tryon", picture=(garment and Path(garment)) or None, engine=engine, strength=strength, seed=int(seed or 0)
-    )
-    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
-    yield from drive(session, prepare)
+    settings = clip, strength, preset, background, seed, max_seconds, again, engine, session, behind
+    yield from edit("tryon", *settings, picture=garment)
 
 
 def edit_relight(
@@ -190,16 +197,8 @@ def edit_relight(
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
-    wish = EditRequest(
-        "relight",
-        light or "",
-        (light_picture and Path(light_picture)) or None,
-        engine=engine,
-        strength=strength,
-        seed=int(seed or 0),
-    )
-    prepare = wanted(wish, clip, preset, max_seconds, background, behind, again)
-    yield from drive(session, prepare)
+    settings = clip, strength, preset, background, seed, max_seconds, again, engine, session, behind
+    yield from edit("relight", *settings, text=light, picture=light_picture)
 
 
 def render(

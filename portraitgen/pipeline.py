@@ -12,22 +12,22 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import weights
 from .errors import InputError
-from .progress import Progress
+from .progress import RECONSTRUCT_STAGES, Progress
 from .storage import check_output, check_writable, explain_os_error
 
 if TYPE_CHECKING:
     import torch
 
-    from .editors import EditRequest
+    from .backgrounds import Background
+    from .editors import Editor, EditRequest
     from .portrait import Portrait, Settings
 
-Result = TypeVar("Result")
 PRESETS = ("preview", "standard", "high")
 BODIES = ("anny", "smplx")
 VIEWS = ("frame", "crop")
@@ -74,7 +74,7 @@ def reconstruct(
     check_writable(directory)
 
     from .body import load_body
-    from .portrait import STAGES, Portrait, Settings, file_sha256
+    from .portrait import Portrait, Settings, file_sha256
     from .reconstruction import PRESETS as CONFIGS
     from .reconstruction import reconstruct as fit_avatar
 
@@ -108,7 +108,10 @@ def reconstruct(
             shutil.rmtree(directory, ignore_errors=True)
         raise
     yield Progress(
-        STAGES[-1], 1.0, " ".join([f"Portrait ready in {directory}.", *portrait.notes]), notes=tuple(portrait.notes)
+        RECONSTRUCT_STAGES[-1],
+        1.0,
+        " ".join([f"Portrait ready in {directory}.", *portrait.notes]),
+        notes=tuple(portrait.notes),
     )
 
 
@@ -137,7 +140,7 @@ def edit(
         mark: draw "AI-edited" small in a corner; the file's tags say it in any case.
     """
     _check_choice("preset", preset, PRESETS)
-    from .backgrounds import parse_background, stands_still
+    from .backgrounds import parse_background
 
     behind = parse_background(background)
     check_output(output, behind.suffix)
@@ -156,10 +159,24 @@ def edit(
         with tempfile.TemporaryDirectory(prefix="portraitgen-") as folder:
             portrait_folder = Path(folder) / "portrait"
             yield from reconstruct(source, portrait_folder, preset=preset, device=device, seed=request.seed)
-            options: dict[str, Any] = {"preset": preset, "background": background, "device": device, "save": save}
-            options["mark"] = mark
-            yield from edit(portrait_folder, output, request=request, **options)
-        return
+            yield from _edit_portrait(portrait_folder, output, request, editor, behind, where, preset, save, mark)
+    else:
+        yield from _edit_portrait(source, output, request, editor, behind, where, preset, save, mark)
+
+
+def _edit_portrait(
+    source: Path,
+    output: Path,
+    request: EditRequest,
+    editor: Editor,
+    behind: Background,
+    where: torch.device,
+    preset: str,
+    save: Path | None,
+    mark: bool,
+) -> Iterator[Progress]:
+    """Edit a portrait folder, with everything about the request settled."""
+    from .backgrounds import stands_still
     from .compositing import write_result
     from .editing import PRESETS as CONFIGS
     from .editing import edit_avatar, scene_edit
@@ -174,8 +191,7 @@ def edit(
         raise InputError(f"The scene moves, and {editor.name} edits only still ones. Choose another background.")
     started = time.perf_counter()
     fitted = load_fitted(portrait, where)
-    tracking = _load_tracking(portrait)
-    K = tracking.K.to(where)
+    K = _load_tracking(portrait).K.to(where)
     yield from edit_avatar(portrait, fitted, K, editor, CONFIGS[preset], request.strength, request.seed)
     fitting_seconds = time.perf_counter() - started
     if save is not None:
@@ -183,8 +199,9 @@ def edit(
         save_fitted(copy, fitted)
         copy.record_edit(request)
     rendering_started = time.perf_counter()
-    done = [*portrait.edit_requests(), request]
-    change = scene_edit(done, where, behind.scene)
+    earlier = portrait.edit_requests()
+    # An editor may take seconds to make: not again where it would have nothing to do.
+    on_scene = [request] if behind.scene == "edited" or editor.edits_background else []
     yield from write_result(
         portrait,
         fitted,
@@ -192,8 +209,8 @@ def edit(
         output,
         view="frame",
         background=behind,
-        edit_scene=change,
-        metadata=provenance(done, datetime.now(timezone.utc).date()),
+        edit_scene=scene_edit([*earlier, *on_scene], where, behind.scene),
+        metadata=provenance([*earlier, request], datetime.now(timezone.utc).date()),
         mark=EDITED if mark else "",
     )
     portrait.stages["edit"] = round(fitting_seconds, 3)
@@ -316,7 +333,7 @@ def _clip_stage(clip: Path, directory: Path, settings: Settings) -> Generator[Pr
         return detect_landmarks(read_frames(clip, info), info, lambda seen: report(seen / info.frame_count))
 
     message = f"Looking for a face in {info.frame_count} frames"
-    landmarks = yield from _told("clip", message, watched(look))
+    landmarks = yield from watched(look, lambda fraction: Progress("clip", fraction, message))
     crop = choose_crop(info, landmarks.head_boxes, landmarks.shoulder_boxes)
     name = f"source{clip.suffix.lower()}"
     portrait = Portrait(directory, settings, name, info, crop)
@@ -341,12 +358,13 @@ def _tracking_stage(portrait: Portrait) -> Iterator[Progress]:
 
     landmarks = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors"))
     body = load_body(portrait.settings.body, torch.device("cpu"))
-    yield Progress("tracking", 0.1, "Fitting the body to the landmarks")
+    message = "Fitting the body to the landmarks"
+    yield Progress("tracking", 0.1, message)
 
     def follow(report: Callable[[float], None]) -> Tracking:
         return track(landmarks, portrait.crop, body, TrackingConfig(), report)
 
-    tracking = yield from _told("tracking", "Fitting the body to the landmarks", watched(follow))
+    tracking = yield from watched(follow, lambda fraction: Progress("tracking", fraction, message))
     portrait.save_tensors("tracking.safetensors", tracking.to_tensors())
     yield Progress("tracking", 1.0, "Body tracked")
 
@@ -361,21 +379,6 @@ def _load_tracking(portrait: Portrait) -> Any:
     from .tracking import Tracking
 
     return Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
-
-
-def _told(stage: str, message: str, work: Generator[float, None, Result]) -> Generator[Progress, None, Result]:
-    """What `watched` yields as the progress of a stage."""
-    while True:
-        try:
-            fraction = next(work)
-        except StopIteration as ended:
-            result: Result = ended.value
-            return result
-        try:
-            yield Progress(stage, fraction, message)
-        except GeneratorExit:
-            work.close()
-            raise
 
 
 def _timed(portrait: Portrait, stage: str, work: Iterator[Progress]) -> Iterator[Progress]:

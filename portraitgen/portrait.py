@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .editors import EditRequest
 
 FORMAT_VERSION = 1
-STAGES = ("clip", "tracking", "matting", "reconstruction")
 _FACTS = "portrait.json"
 
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+RECONSTRUCT_STAGES = ("clip", "tracking", "matting", "reconstruction")
+EDIT_STAGES = ("edit", "fitting", "render")
+
 
 @dataclass(frozen=True)
 class Progress:

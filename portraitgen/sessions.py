@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -15,10 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .__main__ import EDIT_STAGES, RECONSTRUCT_STAGES
 from .editors import EditRequest, check_request, load_editor
 from .errors import InputError
+from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
 from .storage import replacing
+from .sweeping import sweep_folders
 from .wording import EDIT_TITLES
 
 if TYPE_CHECKING:
@@ -112,10 +112,7 @@ def open_session(session: Session) -> Session:
         os.utime(folder)
         return session
     ROOT.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for old in ROOT.iterdir():
-        with contextlib.suppress(OSError):  # another process may sweep the same folder
-            if time.time() - old.stat().st_mtime > MAX_AGE:
-                shutil.rmtree(old)
+    sweep_folders(ROOT, MAX_AGE)
     folder = ROOT / secrets.token_urlsafe(24)
     folder.mkdir(mode=0o700)
     return Session(str(folder))
@@ -192,15 +189,12 @@ def make_job(clip: str | None, preset: str, max_seconds: float, session: Session
         info: what `clip.probe` said, if it was asked already.
     """
     from .clip import probe
+    from .portrait import file_sha256
 
     if not clip:
         raise InputError("There is no clip yet. Upload or record one first.")
     info = info or probe(Path(clip), max_seconds=max_seconds)
-    key = hashlib.sha256()
-    with open(clip, "rb") as file:
-        while piece := file.read(1 << 20):
-            key.update(piece)
-    portrait = Path(session.folder) / f"{key.hexdigest()[:16]}-{preset}-{max_seconds:g}"
+    portrait = Path(session.folder) / f"{file_sha256(Path(clip))[:16]}-{preset}-{max_seconds:g}"
     return Job(Path(clip), portrait, preset, float(max_seconds), frame_count=info.frame_count)
 
 

@@ -72,8 +72,10 @@ def feed(write: Callable[[Iterator[Item]], Any], items: Iterable[Item]) -> Itera
         raise failure[0]
 
 
-def watched(work: Callable[[Callable[[float], None]], Result]) -> Generator[float, None, Result]:
-    """Run ``work(report)`` in a thread of its own and yield, a few times a second, the fraction that it last reported.
+def watched(
+    work: Callable[[Callable[[float], None]], Result], tell: Callable[[float], Item]
+) -> Generator[Item, None, Result]:
+    """Run ``work(report)`` in a thread of its own and yield, a few times a second, ``tell`` of the fraction that it last reported.
 
     Returns what it returns and raises what it raises. Closing the generator ends the work at its next report.
     """
@@ -98,7 +100,7 @@ def watched(work: Callable[[Callable[[float], None]], Result]) -> Generator[floa
     thread.start()
     try:
         while not done.wait(_PATIENCE):
-            yield fraction[0]
+            yield tell(fraction[0])
     finally:
         stopped.set()
         thread.join()

@@ -201,9 +201,7 @@ def test_the_first_look_shows_face_crop_and_cost(browser: Any, page: Page) -> No
 
 
 def test_a_stored_example_shows_its_result_at_once(browser: Any, page: Page) -> None:
-    row = next((row for row in app.stored_examples() if row["kind"] == "relight"), None)
-    if row is None:
-        pytest.skip("the stored results have not been made yet")
+    row = next(row for row in app.stored_examples() if row["kind"] == "relight")
     with tab(browser, page) as view:
         view.get_by_role("button", name=row["name"].capitalize(), exact=True).click()
         playwright_api.expect(view.locator(".player .before")).to_be_visible()

@@ -17,6 +17,7 @@ import pytest
 
 import portraitgen
 from portraitgen import __main__ as command_line
+from portraitgen import terminal
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.progress import Progress
@@ -300,10 +301,10 @@ def test_a_stop_that_a_library_swallowed_is_not_lost(monkeypatch: pytest.MonkeyP
         for number in range(3):
             done.append(number)
             if number == 1:
-                command_line.INTERRUPTED.set()  # and no exception, as if a library had caught it
+                terminal.INTERRUPTED.set()  # and no exception, as if a library had caught it
             yield Progress("fitting", number / 3, "")
 
-    monkeypatch.setattr(command_line, "INTERRUPTED", threading.Event())
+    monkeypatch.setattr(terminal, "INTERRUPTED", threading.Event())
     with pytest.raises(KeyboardInterrupt):
-        command_line.follow(steps(), ("fitting",))
+        terminal.follow(steps(), ("fitting",))
     assert done == [0, 1]

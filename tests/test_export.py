@@ -20,7 +20,8 @@ from portraitgen.crop import Crop
 from portraitgen.errors import InputError
 from portraitgen.export import PLY_FIELDS, VIEW_SIDE, write_ply, write_views, write_zip
 from portraitgen.fitting import Fitted
-from portraitgen.portrait import STAGES, Portrait, Settings
+from portraitgen.portrait import Portrait, Settings
+from portraitgen.progress import RECONSTRUCT_STAGES
 from portraitgen.rasterization import rasterize
 from portraitgen.reconstruction import save_fitted
 from portraitgen.rendering import head_pivot
@@ -43,7 +44,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Fitted]
     folder.mkdir()
     info = ClipInfo(SIZE, SIZE, FRAMES, Fraction(25), FRAMES / 25, False, 0, tuple(i / 25 for i in range(FRAMES)))
     settings = Settings("0" * 64, "preview", "anny", 0.0, None, 0)
-    portrait = Portrait(folder, settings, "source.mp4", info, Crop(0, 0, SIZE, SIZE), dict.fromkeys(STAGES, 1.0))
+    portrait = Portrait(
+        folder, settings, "source.mp4", info, Crop(0, 0, SIZE, SIZE), dict.fromkeys(RECONSTRUCT_STAGES, 1.0)
+    )
     portrait.save()
     (folder / "source.mp4").write_bytes(bytes(range(256)))
     nothing = torch.zeros(FRAMES)

@@ -72,7 +72,7 @@ def test_a_watched_function_reports_returns_and_raises() -> None:
             time.sleep(0.1)
         return "done"
 
-    steps = watched(work)
+    steps = watched(work, float)
     seen = []
     while True:
         try:
@@ -88,7 +88,7 @@ def test_a_watched_function_reports_returns_and_raises() -> None:
         raise InputError("No face.")
 
     with pytest.raises(InputError, match="No face"):
-        list(watched(fail))
+        list(watched(fail, float))
 
 
 def test_a_watched_function_ends_when_nobody_listens() -> None:
@@ -102,7 +102,7 @@ def test_a_watched_function_ends_when_nobody_listens() -> None:
         finally:
             ended.set()
 
-    steps = watched(work)
+    steps = watched(work, float)
     assert next(steps) in (0.0, 0.5)
     steps.close()
     assert ended.wait(1)
