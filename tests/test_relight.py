@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from portraitgen.editors import EditBatch
-from portraitgen.editors.colour import to_linear, to_srgb
+from portraitgen.editors.colour import to_linear, to_oklab, to_srgb
 from portraitgen.editors.illumination import EXPOSURE, diffuse, luminance
 from portraitgen.editors.relief import relief
 from portraitgen.editors.relight import BuiltinRelight, roll_off
@@ -78,6 +78,12 @@ def edit(text: str, batch: EditBatch) -> Tensor:
 
 def tone(picture: Tensor, rows: slice, columns: slice) -> float:
     return float(luminance(to_linear(picture))[..., rows, columns].mean())
+
+
+def hue(picture: Tensor) -> Tensor:
+    """OKLab hue in degrees: 30 is a pink red, 60 orange, 100 yellow."""
+    lab = to_oklab(picture)
+    return torch.rad2deg(torch.atan2(lab[:, 2:], lab[:, 1:2]))
 
 
 MIDDLE, LEFT, RIGHT = slice(80, 112), slice(40, 70), slice(122, 152)
@@ -244,6 +250,30 @@ def test_highlights_roll_off_without_clipping() -> None:
     assert float(rolled.max()) <= 1
     assert bool((rolled.diff(dim=3) >= -1e-4).all())
     assert torch.allclose(rolled[..., :30], ramp[..., :30], atol=1e-6)
+
+
+def test_orange_light_that_rolls_off_goes_to_yellow_and_never_to_pink() -> None:
+    ramp = torch.linspace(0.7, 4, 60).view(1, 1, 1, -1) * torch.tensor([1.0, 0.42, 0.18]).view(1, 3, 1, 1)
+    before, after = (hue(to_srgb(picture)) for picture in (ramp[..., :1] * 0.8, roll_off(ramp)))
+    assert bool((after >= before - 0.5).all())
+    assert float(after[..., -1]) > float(before) + 8
+
+
+@pytest.mark.parametrize("skin", [(0.30, 0.18, 0.13), (0.36, 0.186, 0.142), (0.47, 0.27, 0.234), (0.10, 0.055, 0.036)])
+@pytest.mark.parametrize("text", ["sunset", "sunset from the upper right", "golden hour"])
+def test_a_low_sun_makes_skin_golden_on_its_side_and_pink_on_none(text: str, skin: tuple[float, float, float]) -> None:
+    batch = ball()
+    person = batch.alpha > 0.5
+    tinted = to_linear(batch.source) / SKIN * torch.tensor(skin).view(3, 1, 1)
+    batch = dataclasses.replace(batch, source=torch.where(person, to_srgb(tinted), batch.source))
+    edited = BuiltinRelight(text).edit(batch)
+    inner = functional.avg_pool2d(batch.alpha, 15, 1, 7) > 0.999
+    light = luminance(to_linear(edited))
+    lit = inner & (light > torch.quantile(light[inner], 0.6))
+    assert 45 < float(hue(edited)[lit].median()) < 80
+    lab = to_oklab(edited)[:, 1:]
+    magenta = inner & (lab[:, 1:] < 0.25 * lab[:, :1]) & (lab[:, :1] > 0.02)
+    assert float(magenta.sum() / inner.sum()) < 0.03
 
 
 def test_the_light_of_a_picture(tmp_path: Path) -> None:

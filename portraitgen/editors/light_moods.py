@@ -37,15 +37,15 @@ class Mood(NamedTuple):
 
 MOODS: Mapping[str, Mood] = {
     "dawn": Mood("dawn|sunrise|daybreak|early morning|morning light|morning", (((-70, 8), 3300, 0.95, 0.45),
-        ((110, 30), "#8fb0ff", 0.25, 0.8)), ("#b9b4e6", 0.26), (0.72, 0.60, 0.66), kind="time"),
+        ((110, 30), "#8fb0ff", 0.25, 0.8)), (7600, 0.26), (0.76, 0.64, 0.62), kind="time"),
     "noon": Mood("noon|midday|high noon|noon sun", (((15, 62), 5500, 1.30, 0.15),), (7500, 0.32), (1.10, 1.08, 1.0), 1.05,
         "time"),
     "sunny day": Mood("sunny|sunny day|sunlight|sunshine|daylight|bright day|direct sun|sun light|sun|summer", (((-40, 45),
         5000, 1.45, 0.08),), (8000, 0.30), (1.08, 1.05, 0.98), 1.08, "time"),
     "golden hour": Mood("golden hour|magic hour|golden sunlight|late sun|late afternoon|autumn|autumnal",
         (((-65, 14), 2900, 1.35, 0.30), ((140, 30), 2600, 0.8, 0.2)), ("#ffd6b0", 0.24), (1.0, 0.74, 0.48), 1.08, "time"),
-    "sunset": Mood("sunset|sundown|setting sun|evening sun|evening light|evening", (((-72, 6), "#ff9a4c", 1.45, 0.22), ((135, 20),
-        "#ff6a8a", 0.6, 0.25)), ("#a890e0", 0.16), (0.85, 0.42, 0.30), 1.08, "time"),
+    "sunset": Mood("sunset|sundown|setting sun|evening sun|evening light|evening", (((-72, 6), 2300, 1.45, 0.22), ((135, 20),
+        2000, 0.6, 0.25)), (6800, 0.17), (0.92, 0.54, 0.31), 1.08, kind="time"),
     "blue hour": Mood("blue hour|dusk|twilight|after sunset", (((50, 50), "#6f9cff", 0.55, 0.9), ((-140, 15), 2600, 0.5,
         0.3)), ("#6a8cff", 0.26), (0.24, 0.34, 0.66), 0.85, "time"),
     "night": Mood("night|nighttime|night time|at night|midnight hour|nocturnal", (((-55, 45), "#7fa4ff", 0.50, 0.25), ((130,

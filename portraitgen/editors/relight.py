@@ -32,6 +32,8 @@ OWN_LIMITS = (0.5, 1.7)  # how dark and bright the clip's own light may be said 
 SCATTER: Colour = (0.13, 0.06, 0.045)  # how far red, green and blue walk in skin, as a wrap of the cosine
 MIXING = 0.5  # how far a pure colour lights what is of another colour, as film and eyes adapt to it
 KNEE = 0.62  # linear value from which lights roll off
+FILM = 0.7  # how far each channel rolls off by itself; the rest of the way they keep their ratios
+BLEACH = 0.3  # how far the brightest light goes to white
 
 
 class BuiltinRelight:
@@ -136,14 +138,18 @@ def ripples(batch: EditBatch) -> Tensor:
 
 
 def roll_off(linear: Tensor) -> Tensor:
-    """Bright light brought under 1 without a step, its hue kept but for a little bleaching."""
+    """Bright light brought under 1 without a step, as film does: orange light goes to yellow, not to pink."""
     top = linear.amax(1, keepdim=True)
+    kept = linear * (_shoulder(top) / top.clamp_min(1e-6))
+    filled = torch.lerp(kept, _shoulder(linear), FILM)
     over = (top - KNEE).clamp_min(0)
+    bleach = (BLEACH * over / (over + 1)).clamp(0, 1)
+    return torch.lerp(filled, _shoulder(top).expand_as(filled), bleach)
+
+
+def _shoulder(linear: Tensor) -> Tensor:
     room = 1 - KNEE
-    squeezed = torch.where(top > KNEE, KNEE + room * (1 - torch.exp(-over / room)), top)
-    kept = linear * (squeezed / top.clamp_min(1e-6))
-    bleach = (0.7 * over / (over + 1)).clamp(0, 1)
-    return torch.lerp(kept, squeezed.expand_as(kept), bleach)
+    return torch.where(linear > KNEE, KNEE + room * (1 - torch.exp(-(linear - KNEE).clamp_min(0) / room)), linear)
 
 
 def surroundings(lighting: Lighting, source: Tensor) -> Tensor:
