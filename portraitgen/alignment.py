@@ -2,8 +2,8 @@
 
 Optical flow from the avatar's render to the frame says, for every visible Gaussian, how far it lies beside its place in the picture. One
 regularised least-squares step moves joints, facial actions and the nodes of `poses` there (Gauss-Newton with the flow in place of a colour
-gradient, which sees only a pixel far). A frame is placed in two or three renders without any backward pass, where refinement by gradient
-descent takes dozens; appearance learned on aligned frames is sharp.
+gradient, which sees only a pixel far). What is left between the colours of both is the camera's gain. A frame is placed in two or three
+renders without any backward pass, where refinement by gradient descent takes dozens; appearance learned on aligned frames is sharp.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ _FAR = 8.0  # pixels of motion that are half trusted
 _NOISE = 0.5  # pixels
 _INDEPENDENT = 300.0  # how many independent measurements the points are worth, however many there are
 _OPAQUE = 0.3
+_COVERED, _DARK, _BRIGHT = 0.95, 0.08, 0.95  # alpha and colours of pixels that tell of the camera's gain
+_ENOUGH = 200  # of these pixels
+_LARGEST_GAIN = 0.7  # logarithm
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ class Alignment:
         where = torch.tensor([frame], device=self.K.device)
         derivatives, left = self._derivatives(where), 0.0
         for _ in range(iterations):
-            places, moved, trust = self._look(where, target)
+            places, moved, trust = self._look(where, image, alpha, target)
             weight = trust / (1 + (moved.norm(dim=1) / _FAR) ** 2)
             left = _SHRINK * float((trust * moved.norm(dim=1)).sum() / trust.sum().clamp_min(1e-6))
             jacobian = self._project(derivatives, *places).flatten(1)  # [N, 2 P]
@@ -102,18 +105,23 @@ class Alignment:
             self._move(frame, torch.linalg.solve(matrix, right))
         return left
 
-    def _look(self, where: Tensor, target: np.ndarray) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-        """Render a frame; pixel ``[P, 2]`` and depth ``[P]`` of each point, its motion to the target ``[P, 2]`` and trust in it ``[P]``."""
+    def _look(
+        self, where: Tensor, image: Tensor, cover: Tensor, target: np.ndarray
+    ) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+        """Render a frame and measure its exposure against ``image`` (premultiplied); pixel ``[P, 2]`` and depth ``[P]`` of each point, its
+        motion to the target ``[P, 2]`` and trust in it ``[P]``."""
         fitted, avatar = self.fitted, self.fitted.avatar
         mesh = fitted.mesh(where)
         posed = avatar(mesh)
         view = torch.eye(4, device=self.K.device)[None]
-        colors = posed.features[:, :3].contiguous()
+        colors = posed.features[:, :3] * fitted.poses.gain(where)
         gaussians = posed.means, posed.quats, posed.scales, posed.opacities, colors
         # Rendered whole and then shrunk, like the target: rendered small, the rasteriser's blur weighs twice, which biases the flow.
         size, K = self.whole
         picture, alpha = (x.permute(0, 3, 1, 2) for x in rasterize(*gaussians, view, K[None], size, size))
-        flow, trust = _flow(_gray(_shrunk(picture[0]), _shrunk(alpha[0])[0]), target)
+        small, coverage = _shrunk(picture[0]), _shrunk(alpha[0])
+        self._expose(where, small, image, torch.minimum(coverage, cover)[0])
+        flow, trust = _flow(_gray(small, coverage[0]), target)
         _, _, depths = rasterize_mesh(mesh.vertices, fitted.body.faces, self.K, self.size, self.size)
         depths = torch.where(depths > 0, depths, torch.inf)[0]
         xy, depth = project(posed.means[0, self.points], self.K)
@@ -122,6 +130,16 @@ class Alignment:
         visible = inside & (depth < depths[row, column] + DEPTH_TOLERANCE)
         measured = torch.from_numpy(np.dstack([flow, trust])).to(self.K.device)[row, column]
         return (xy, depth), measured[:, :2], measured[:, 2] * visible
+
+    def _expose(self, where: Tensor, picture: Tensor, image: Tensor, alpha: Tensor) -> None:
+        """Enter the gain at which a frame's render ``[3, h, w]`` has the colours of its ``image``: the middle one of all pixels' ratios."""
+        poses = self.fitted.poses
+        both = torch.stack([picture, image])
+        telling = (alpha > _COVERED) & (both > _DARK).all(1).all(0) & (both < _BRIGHT).all(1).all(0)
+        if telling.sum() < _ENOUGH:
+            return
+        ratio = (image[:, telling] / picture[:, telling]).log().median(1).values
+        poses.exposure[where] = (poses.gain(where).log() + ratio).clamp(-_LARGEST_GAIN, _LARGEST_GAIN)
 
     def _derivatives(self, where: Tensor) -> Tensor:
         """Derivatives ``[M, P, 3]`` of the points' places in metres by the body's M parameters, by finite differences."""

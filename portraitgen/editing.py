@@ -215,7 +215,8 @@ def _targets(portrait: Portrait, keys: KeyFrames, edited: Tensor) -> TrainingFra
 @torch.no_grad()
 def _recolor(fitted: Fitted, data: TrainingFrames) -> None:
     """Give the Gaussians the edited pictures' colours at once, so that fitting starts from the edit and not from the clip."""
-    colors, seen, _ = gather_colors(fitted.avatar, make_views(fitted.mesh(data.frames), fitted.body.faces, data))
+    views = make_views(fitted.mesh(data.frames), fitted.body.faces, data, fitted.poses.gain(data.frames))
+    colors, seen, _ = gather_colors(fitted.avatar, views)
     fitted.avatar.features[:, :3] = torch.where(seen[:, None], colors, fitted.avatar.features[:, :3])
     fitted.renderer.forget()  # its residual belongs to the old look
 

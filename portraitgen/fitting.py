@@ -85,7 +85,8 @@ class Fitted:
         """Render the clip's frames ``[B]`` with intrinsics ``[B, 3, 3]``, from the clip's camera unless ``viewmats`` are given."""
         if viewmats is None:
             viewmats = torch.eye(4, device=Ks.device).expand(len(frames), 4, 4)
-        return render(self.avatar, self.renderer, self.mesh(frames), viewmats, Ks, width, height)
+        rendering = render(self.avatar, self.renderer, self.mesh(frames), viewmats, Ks, width, height)
+        return rendering.exposed(self.poses.gain(frames))
 
 
 def fit(

@@ -55,12 +55,13 @@ class Views:
     K: Tensor
 
 
-def make_views(mesh: PosedMesh, faces: Tensor, data: TrainingFrames) -> Views:
-    """Views of the M frames in ``data`` with their posed meshes."""
+def make_views(mesh: PosedMesh, faces: Tensor, data: TrainingFrames, gain: Tensor) -> Views:
+    """Views of the M frames in ``data`` with their posed meshes and with their ``gain`` ``[M, 3]`` taken off."""
     size = data.size
     triangles, _, depth = rasterize_mesh(mesh.vertices, faces, data.K, size, size)
     depth = torch.where(triangles < 0, torch.inf, depth)
-    return Views(mesh, triangles.long(), depth, data.images.float() / 255, data.alphas[:, 0].float() / 255, data.K)
+    images = data.images.float() / 255 / gain[..., None, None]
+    return Views(mesh, triangles.long(), depth, images, data.alphas[:, 0].float() / 255, data.K)
 
 
 def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:

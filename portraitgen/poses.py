@@ -1,4 +1,4 @@
-"""Where the body is in every frame of a clip: what tracking found, and what looking at the pictures corrected."""
+"""Where the body is in every frame of a clip and how brightly it was taken: found by tracking, corrected by looking at the pictures."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .body import BodyModel, BodyParameters
 
 NODES = 128
 _WIDTH = 0.65  # of a node's influence, in distances between nodes
+_STEADY = 0.01  # logarithm of a gain that is taken for noise: steady clips measure up to half of it
 
 
 @dataclass(frozen=True)
@@ -51,25 +53,31 @@ class Poses:
         refined: the same after alignment with the pictures.
         nodes: displacement of each node ``[T, K, 2]``, metres along the camera's x and y.
         basis: influence of each node on each vertex ``[V, K]``; rows sum to one.
+        exposure: logarithm of the camera's gain in each frame ``[T, 3]``, RGB, as measured: cameras adjust themselves during a clip.
     """
 
     tracked: BodyParameters
     refined: BodyParameters
     nodes: Tensor
     basis: Tensor
+    exposure: Tensor
 
     @classmethod
     def start(cls, body: BodyModel, tracked: BodyParameters) -> Poses:
         """The tracking as it is, without displacements."""
         basis = node_basis(rest_vertices(body, tracked))
         nodes = torch.zeros(len(tracked), basis.shape[1], 2, device=basis.device)
-        return cls(tracked, tracked.detach(), nodes, basis)
+        return cls(tracked, tracked.detach(), nodes, basis, torch.zeros(len(tracked), 3, device=basis.device))
 
     @torch.no_grad()
     def mesh(self, body: BodyModel, frames: Tensor) -> PosedMesh:
         """The body in ``frames`` ``[B]``."""
         displacement = torch.nn.functional.pad(self.basis @ self.nodes[frames], (0, 1))
         return PosedMesh(body.vertices(self.refined, frames), displacement)
+
+    def gain(self, frames: Tensor) -> Tensor:
+        """What the avatar's colours are multiplied with in ``frames`` ``[B]``: ``[B, 3]``, 1 where nothing but noise was measured."""
+        return F.softshrink(self.exposure[frames], _STEADY).exp()
 
     def interpolate(self, known: Tensor, frames: Tensor) -> None:
         """Give ``frames`` ``[M]`` the corrections of their neighbours among the ``known`` ones (sorted ``[L]``), linear in time."""
@@ -81,6 +89,7 @@ class Poses:
             return torch.as_tensor(found, dtype=values.dtype, device=values.device).view(len(at), *values.shape[1:])
 
         self.nodes[frames] = between(self.nodes)
+        self.exposure[frames] = between(self.exposure)
         tracked = self.tracked.tensors()
         for name, refined in self.refined.tensors().items():
             if name != "betas":

@@ -160,7 +160,10 @@ def reconstruct(
 def _start(body: BodyModel, poses: Poses, views: TrainingFrames, config: ReconstructionConfig) -> Fitted:
     """An avatar built from ``views`` in the poses known so far, with an untrained renderer."""
     avatar = build_avatar(
-        body, make_views(poses.mesh(body, views.frames), body.faces, views), config.channels, config.texel_pixels
+        body,
+        make_views(poses.mesh(body, views.frames), body.faces, views, poses.gain(views.frames)),
+        config.channels,
+        config.texel_pixels,
     )
     return Fitted(body, avatar, NeuralRenderer(config.channels, config.hidden).to(views.K.device), poses)
 
@@ -199,7 +202,7 @@ def save_fitted(portrait: Portrait, fitted: Fitted) -> None:
     tensors = {f"avatar.{key}": value for key, value in fitted.avatar.state_dict().items()}
     tensors |= {f"renderer.{key}": value for key, value in fitted.renderer.state_dict().items()}
     tensors |= {f"body.{key}": value for key, value in fitted.poses.refined.tensors().items()}
-    tensors["nodes"] = fitted.poses.nodes
+    tensors |= {"nodes": fitted.poses.nodes, "exposure": fitted.poses.exposure}
     portrait.save_tensors("avatar.safetensors", tensors)
 
 
@@ -221,5 +224,5 @@ def load_fitted(portrait: Portrait, device: torch.device) -> Fitted:
     renderer = NeuralRenderer(channels, len(layers["enter.bias"]) if layers else 0)
     renderer.load_state_dict(layers)
     poses = Poses.start(body, BodyParameters(**part("body.")).to(device))
-    poses.nodes = tensors["nodes"].to(device)
+    poses.nodes, poses.exposure = tensors["nodes"].to(device), tensors["exposure"].to(device)
     return Fitted(body, avatar.to(device), renderer.to(device), poses)

@@ -82,6 +82,11 @@ class Rendering:
         """Straight (not premultiplied) colour ``[B, 3, H, W]`` in [0, 1]."""
         return (self.color / self.alpha.clamp_min(1e-3)).clamp(0, 1)
 
+    def exposed(self, gain: Tensor) -> Rendering:
+        """The same taken with another gain ``[B, 3]``."""
+        gain = gain[..., None, None]
+        return Rendering(self.color * gain, self.alpha, self.color_features * gain)
+
 
 def render(
     avatar: Avatar,

@@ -144,17 +144,16 @@ def screen(
 def describe(screening: Screening, timestamps: Iterable[float]) -> list[str]:
     """One sentence for each kind of frame that was treated apart, with its times."""
     times = list(timestamps)
-    left = "stay as they are in the clip"
-    unlearned = "are rendered but not learned from"
+    left, unlearned = "left as in the clip", "rendered but not learned from"
     kinds = (
-        (screening.elsewhere, f"show another person or scene and {left}"),
-        (screening.away & ~screening.elsewhere, f"show no face for long and {left}"),
-        (screening.bridged, "show no clear face; their pose is carried over from their neighbours"),
-        (screening.blurred, f"are blurred and {unlearned}"),
-        (screening.covered & ~screening.blurred, f"show a covered face and {unlearned}"),
-        (screening.doubtful & ~screening.covered & ~screening.blurred, f"are tracked badly and {unlearned}"),
+        (screening.elsewhere, f"another person or scene, {left}"),
+        (screening.away & ~screening.elsewhere, f"no face for long, {left}"),
+        (screening.bridged, "no clear face, the pose is carried over from the frames around"),
+        (screening.blurred, f"blurred, {unlearned}"),
+        (screening.covered & ~screening.blurred, f"face covered, {unlearned}"),
+        (screening.doubtful & ~screening.covered & ~screening.blurred, f"tracked badly, {unlearned}"),
     )
-    return [f"{_spell(mask, times)} {said}." for mask, said in kinds if mask.any()]
+    return [f"{_spell(mask, times)}: {said}." for mask, said in kinds if mask.any()]
 
 
 def runs(mask: np.ndarray) -> list[np.ndarray]:

@@ -124,6 +124,24 @@ def test_a_frame_in_place_stays_there(truth: tuple[Fitted, TrainingFrames]) -> N
     assert min(quality(fitted, data)) > 27, "from 40 dB and more: the pattern is far finer than a face"
 
 
+def test_a_camera_that_adjusts_itself_is_followed(truth: tuple[Fitted, TrainingFrames]) -> None:
+    original, data = truth
+    gains = torch.tensor([[1.0, 1.0, 1.0], [0.75, 0.8, 0.7], [1.08, 1.1, 1.05], [1.004, 0.997, 1.003]])
+    taken = data.replaced((data.images * gains[..., None, None]).round().clamp(0, 255).byte())
+    fitted = misplaced(original)
+    for _ in range(2):
+        for _ in align_frames(fitted, data.K, taken.pictures(range(FRAMES)), 3, seed=0):
+            pass
+    assert fitted.poses.gain(torch.arange(3)).numpy() == pytest.approx(gains[:3].numpy(), abs=0.03)
+    torch.testing.assert_close(fitted.poses.gain(torch.tensor([3])), torch.ones(1, 3), msg="that much is noise")
+    unexposed = misplaced(original)
+    unexposed.poses.refined, unexposed.poses.nodes = fitted.poses.refined, fitted.poses.nodes
+    assert all(
+        followed > still + 3
+        for followed, still in zip(quality(fitted, taken)[1:3], quality(unexposed, taken)[1:3], strict=True)
+    )
+
+
 @pytest.mark.parametrize("content", ["black", "white", "noise", "nobody"])
 def test_a_picture_that_shows_nothing_known_leaves_sane_poses(
     truth: tuple[Fitted, TrainingFrames], content: str

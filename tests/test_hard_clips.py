@@ -7,10 +7,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from hard_clips import acted, backdrop, other_person, smeared, with_ball, with_glasses, with_hand, written
+from hard_clips import SIDE, acted, backdrop, other_person, smeared, with_ball, with_glasses, with_hand, written
 
 from portraitgen import __main__ as command_line
 from portraitgen import pipeline, reconstruction
@@ -18,6 +19,9 @@ from portraitgen.clip import probe, read_frames, read_gray
 from portraitgen.errors import InputError
 from portraitgen.mattes import load_screening, usable_frames
 from portraitgen.portrait import Portrait
+from portraitgen.reconstruction import load_fitted
+from portraitgen.rendering import head_pivot, orbit_viewmats, render_crops
+from portraitgen.tracking import Tracking
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,7 +68,7 @@ def test_a_cutaway_and_an_absence_stay_as_they_are(tmp_path: Path, capsys: pytes
     away = np.array([7 <= number < 10 or 14 <= number < 16 for number in range(len(frames))])
     assert load_screening(portrait).away.tolist() == away.tolist()
     assert portrait.notes == [
-        "5 frames (0.84 to 1.08 s, 1.68 to 1.80 s) show another person or scene and stay as they are in the clip."
+        "5 frames (0.84 to 1.08 s, 1.68 to 1.80 s): another person or scene, left as in the clip."
     ]
     assert not np.isin(usable_frames(portrait).numpy(), np.flatnonzero(away)).any()
     source = np.stack(list(read_frames(portrait.source, portrait.clip))).astype(float)
@@ -94,8 +98,8 @@ def test_what_hides_the_face_for_a_moment_is_not_learned_from(tmp_path: Path) ->
     portrait = reconstructed(tmp_path, frames)
     assert sorted(set(range(16)) - set(usable_frames(portrait).tolist())) == [3, 4, 8, 9, 13, 14]
     assert [note.split(" ", 2)[2] for note in portrait.notes] == [
-        "(0.96 to 1.08 s) are blurred and are rendered but not learned from.",
-        "(0.36 to 0.48 s, 1.56 to 1.68 s) show a covered face and are rendered but not learned from.",
+        "(0.96 to 1.08 s): blurred, rendered but not learned from.",
+        "(0.36 to 0.48 s, 1.56 to 1.68 s): face covered, rendered but not learned from.",
     ]
 
 
@@ -116,6 +120,42 @@ def test_a_person_who_does_not_move_at_all(tmp_path: Path) -> None:
     assert portrait.notes == []
     pictures = rendered(portrait, tmp_path / "out.mp4", view="crop", background="white")
     assert np.abs(pictures - pictures[0]).mean() < 3, "what does not move is rendered without moving"
+
+
+def test_a_camera_that_adjusts_itself(tmp_path: Path) -> None:
+    gains = 1 - 0.3 * np.sin(np.linspace(0, np.pi, 9))
+    frames = [np.rint(frame * gain).astype(np.uint8) for frame, gain in zip(acted()[0], gains, strict=False)]
+    portrait = reconstructed(tmp_path, frames)
+    alphas = np.stack(list(read_gray(portrait.path("alpha.mp4")))) / 255
+    pictures = rendered(portrait, tmp_path / "out.mp4", view="crop", background="#000000").mean(-1)
+    brightness = (pictures * alphas).sum((1, 2)) / alphas.sum((1, 2))
+    source = np.stack(list(read_frames(portrait.path("frames.mp4"), portrait.clip))).mean(-1)
+    wanted = (source * alphas).sum((1, 2)) / alphas.sum((1, 2))
+    assert brightness == pytest.approx(wanted, rel=0.06), "the person grows darker with the scene"
+
+
+def test_a_head_that_turns_to_a_profile(tmp_path: Path) -> None:
+    yaw = np.array([0.0, 12, 24, 36, 48, 60, 72, 60, 48, 36, 24, 12, 0])
+    (tmp_path / "front").mkdir()
+    front = reconstructed(tmp_path / "front", list(acted()[0][: len(yaw)]))
+    fitted = load_fitted(front, torch.device("cpu"))
+    K = front.load_tensors("tracking.safetensors")["K"]
+    cameras = orbit_viewmats(head_pivot(fitted), yaw, np.zeros(len(yaw)))
+    scene = cv2.resize(backdrop(), (front.crop.size,) * 2)
+    turned = [
+        cv2.resize(np.rint(255 * crop.color + (1 - crop.alpha[..., None]) * scene).astype(np.uint8), (SIDE, SIDE))
+        for crop in render_crops(front, fitted, K, cameras)
+    ]
+    portrait = reconstructed(tmp_path, turned)
+    assert portrait.notes == [
+        "3 frames (0.60 to 0.84 s): no clear face, the pose is carried over from the frames around."
+    ]
+    tracking = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+    assert tracking.bridged.tolist() == (yaw >= 60).tolist()
+    assert tracking.landmark_error[~tracking.bridged].max() < 0.04
+    turn = tracking.parameters.global_rotation[:, 1]
+    assert turn.argmax() == yaw.argmax()
+    assert turn.max() - turn[0] > 0.7, "it goes on turning where no face is found"
 
 
 def test_a_face_that_is_mostly_missing_is_refused_with_the_time_and_the_remedy(tmp_path: Path) -> None:

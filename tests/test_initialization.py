@@ -49,7 +49,9 @@ def rendered(body: ToyBody, avatar, data: TrainingFrames) -> tuple[torch.Tensor,
 
 def test_step_0_already_shows_the_pictures(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
     body, data, mesh = scene
-    avatar = build_avatar(body, make_views(mesh, body.faces, data), channels=4, texel_pixels=2.0)
+    avatar = build_avatar(
+        body, make_views(mesh, body.faces, data, torch.ones(len(data), 3)), channels=4, texel_pixels=2.0
+    )
     batch = data.whole(torch.arange(FRAMES), 1)
     picture, alpha = rendered(body, avatar, data)
     inner = torch.nn.functional.avg_pool2d(batch.alpha, 9, 1, 4) > 0.999
@@ -66,7 +68,9 @@ def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
     hair = (wide > 0) & (data.alphas == 0)
     images = torch.where(hair, torch.tensor([200, 20, 20]).view(1, 3, 1, 1), data.images.long()).byte()
     haired = TrainingFrames(data.frames, images, wide.byte(), data.K, data.heads)
-    avatar = build_avatar(body, make_views(mesh, body.faces, haired), channels=4, texel_pixels=2.0)
+    avatar = build_avatar(
+        body, make_views(mesh, body.faces, haired, torch.ones(len(haired), 3)), channels=4, texel_pixels=2.0
+    )
     lifted = avatar.lifted
     assert lifted.sum() > 200
     means = avatar(mesh).means
@@ -87,7 +91,9 @@ def test_nothing_shines_through_from_where_the_clip_never_looks(
     scene: tuple[ToyBody, TrainingFrames, PosedMesh], yaw: float
 ) -> None:
     body, data, mesh = scene
-    avatar = build_avatar(body, make_views(mesh, body.faces, data), channels=4, texel_pixels=2.0)
+    avatar = build_avatar(
+        body, make_views(mesh, body.faces, data, torch.ones(len(data), 3)), channels=4, texel_pixels=2.0
+    )
     turned = toy_parameters(FRAMES)
     turned.global_rotation[:, 1] = yaw
     fitted = Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, turned))
@@ -101,7 +107,7 @@ def test_nothing_shines_through_from_where_the_clip_never_looks(
 def test_hidden_gaussians_take_a_seen_neighbours_colour(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
     body, data, mesh = scene
     flat = TrainingFrames(data.frames, torch.full_like(data.images, 128), data.alphas, data.K, data.heads)
-    views = make_views(mesh, body.faces, flat)
+    views = make_views(mesh, body.faces, flat, torch.ones(len(flat), 3))
     avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
     colors, seen, _ = gather_colors(avatar, views)
     assert not seen.all()
@@ -112,7 +118,7 @@ def test_a_view_without_the_body_changes_nothing(scene: tuple[ToyBody, TrainingF
     body, data, mesh = scene
     away = torch.zeros_like(mesh.displacement)
     away[0, :, 0] += 5
-    views = make_views(PosedMesh(mesh.skinned, away), body.faces, data)
+    views = make_views(PosedMesh(mesh.skinned, away), body.faces, data, torch.ones(len(data), 3))
     assert isinstance(views, Views)
     avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
     assert all(torch.isfinite(p).all() for p in avatar.parameters())

@@ -44,8 +44,8 @@ def test_a_good_clip_is_used_whole() -> None:
 @pytest.mark.parametrize(
     ("change", "field", "words"),
     [
-        (with_ball, "covered", "covered face"),
-        (with_hand, "covered", "covered face"),
+        (with_ball, "covered", "face covered"),
+        (with_hand, "covered", "face covered"),
         (lambda frame, face: smeared(frame), "blurred", "blurred"),
         (lambda frame, face: smeared(frame, 9), "blurred", "blurred"),
     ],
@@ -58,7 +58,7 @@ def test_what_hides_the_face_is_not_learned_from(
     assert screening.usable.tolist() == (~mask(4, 5, 6, 12)).tolist()
     notes = describe(screening, TIMES)
     assert len(notes) == 1
-    assert notes[0].startswith("4 frames (0.40 to 0.60 s, 1.20 s) ")
+    assert notes[0].startswith("4 frames (0.40 to 0.60 s, 1.20 s): ")
     assert words in notes[0]
 
 
@@ -102,9 +102,9 @@ def test_short_gaps_are_bridged_and_long_ones_left_alone() -> None:
     screening = screen(bridged, np.where(bridged, np.nan, 0.02), mask(8, 9), TIMES, measured())
     assert (screening.usable == ~bridged).all()
     notes = " ".join(describe(screening, TIMES))
-    assert "2 frames (0.80 to 0.90 s) show another person or scene and stay as they are" in notes
-    assert "5 frames (1.00 to 1.40 s) show no face for long and stay as they are" in notes
-    assert "2 frames (0.20 to 0.30 s) show no clear face; their pose is carried over" in notes
+    assert "2 frames (0.80 to 0.90 s): another person or scene, left as in the clip" in notes
+    assert "5 frames (1.00 to 1.40 s): no face for long, left as in the clip" in notes
+    assert "2 frames (0.20 to 0.30 s): no clear face, the pose is carried over" in notes
 
 
 def test_a_screening_survives_the_disk_and_many_stretches_are_summed_up() -> None:
