@@ -102,13 +102,13 @@ def main() -> None:
             row, picture = measure(clip, options, Path(folder))
         rows.append(row)
         sheets.append(picture)
-        print(json.dumps(row), file=sys.stderr, flush=True)
-    numbers = [key for key, value in rows[0].items() if isinstance(value, float)]
-    means = {key: float(np.mean([row[key] for row in rows])) for key in numbers}
-    report(options.name, rows, preset=options.preset, holdout=options.holdout, means=means)
+        numbers = [key for key, value in row.items() if isinstance(value, float)]
+        means = {key: float(np.mean([row[key] for row in rows])) for key in numbers}
+        # Hours of work: what is there is written down after every clip.
+        report(options.name, rows, preset=options.preset, holdout=options.holdout, means=means)
+        # The example's pictures may be shown; those of other people's clips stay on the machine.
+        cv2.imwrite(str(RESULTS / f"{options.name}.jpg"), np.vstack(sheets), [cv2.IMWRITE_JPEG_QUALITY, 88])
     print(json.dumps({key: round(value, 4) for key, value in means.items()}))
-    # The example's pictures may be shown; those of other people's clips stay on the machine.
-    cv2.imwrite(str(RESULTS / f"{options.name}.jpg"), np.vstack(sheets), [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 if __name__ == "__main__":
