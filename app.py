@@ -7,6 +7,10 @@ import os
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
+from portraitgen.cores import usable_cores
+
+os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))  # before the libraries are loaded that read it
+
 import spaces  # isort: skip  # noqa: F401  # before anything that could start CUDA, which ZeroGPU demands
 
 import contextlib

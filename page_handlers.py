@@ -15,6 +15,7 @@ import gradio as gr
 import spaces
 
 from portraitgen import weights
+from portraitgen.cores import usable_cores
 from portraitgen.editors import ENGINES
 from portraitgen.errors import InputError
 from portraitgen.estimates import expected_seconds, finished_stages, seconds_left, share_done
@@ -176,7 +177,7 @@ def look_at(clip: str | None, max_seconds: float, preset: str, session: Session)
     already = finished_stages(job.portrait)
     learn = expected_seconds([s for s in job.stages if s not in already], info.frame_count, preset)
     edit = expected_seconds(replace(job, verb="edit").stages[len(job.stages) :], info.frame_count, preset)
-    cores, reserved = os.cpu_count() or 1, gpu_seconds(replace(job, verb="edit"))
+    cores, reserved = usable_cores(), gpu_seconds(replace(job, verb="edit"))
     cost = describe_cost(
         sum(learn.values()), sum(edit.values()), cores=cores, gpu=has_gpu(), reserved=reserved if shares_gpu() else 0
     )

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, NoReturn
 
 from portraitgen import __version__
 
+from .cores import usable_cores
 from .editors import ENGINES, EditRequest, check_request
 from .errors import InputError
 from .pipeline import BODIES, PRESETS
@@ -321,6 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     keep_streams()
     keep_interrupts()
     sys.exit(main())

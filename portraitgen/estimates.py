@@ -7,9 +7,10 @@ by what its own first stages took.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from .cores import usable_cores
 
 _CORES = 2  # that the numbers below were measured on
 _USEFUL_CORES = 8  # more make nothing faster
@@ -37,7 +38,7 @@ def expected_seconds(
     Args:
         cores: of the machine; this one's if None.
     """
-    speed = min(cores or os.cpu_count() or 1, _USEFUL_CORES) / _CORES
+    speed = min(cores or usable_cores(), _USEFUL_CORES) / _CORES
     seconds = {}
     for stage in stages:
         fixed, each, grows = _COSTS[stage]

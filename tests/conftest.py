@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from portraitgen.cores import usable_cores
+
+os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
