@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
 import shutil
@@ -15,17 +16,18 @@ import gradio as gr
 import spaces
 
 from portraitgen import weights
+from portraitgen.apart import apart
 from portraitgen.cores import usable_cores
-from portraitgen.editors import ENGINES
-from portraitgen.errors import InputError
+from portraitgen.editors import ENGINES, choose_engine
+from portraitgen.errors import InputError, Overrun
 from portraitgen.estimates import expected_seconds, finished_stages, seconds_left, share_done
 from portraitgen.heap import trim
+from portraitgen.lending import LONGEST, PRICE, gpu_calls, gpu_seconds
 from portraitgen.progress import Progress
 from portraitgen.sessions import (
     Job,
     Session,
     finish_edit,
-    gpu_seconds,
     history,
     make_export,
     make_job,
@@ -46,6 +48,8 @@ from portraitgen.wording import (
     describe_cost,
     describe_face,
     explain_gpu,
+    explain_overrun,
+    is_overrun,
     note,
     roughly,
     spell,
@@ -54,10 +58,10 @@ from portraitgen.wording import (
 STARTERS = 11  # buttons that start a job: one for each tab, learn, turn, look around, and four to take a file away
 
 
-@spaces.GPU(duration=gpu_seconds)
-def compute(job: Job) -> Iterator[Progress]:
-    """Run one job from its clip; what an earlier job of the session has finished is not done again."""
+def work(job: Job) -> Iterator[Progress]:
+    """Do one job from its clip on; what an earlier job of the session has finished is not done again."""
     from portraitgen import pipeline
+    from portraitgen.export import write_ply, write_views, write_zip
 
     if job.learns:
         yield from pipeline.reconstruct(job.clip, job.portrait, preset=job.preset, max_seconds=job.max_seconds)
@@ -66,25 +70,66 @@ def compute(job: Job) -> Iterator[Progress]:
     elif job.verb in ("render", "webm", "orbit"):
         yield from pipeline.render(job.source, job.output, **job.options)
     elif job.verb == "views":
-        from portraitgen.export import write_views
-
         yield from write_views(job.source, job.output, **job.options)
+    elif job.verb == "ply":
+        yield from write_ply(job.source, job.output, device="cpu")
+    elif job.verb == "zip":
+        yield from write_zip(job.source, job.output)
 
 
-def run(job: Job) -> Iterator[Progress]:
-    """Run one job, on the GPU only if it has something to do there."""
-    if job.verb not in ("ply", "zip"):
-        try:
-            yield from compute(job)
-        finally:
-            trim()
-        return
+@spaces.GPU(duration=gpu_seconds)
+def compute(job: Job) -> Iterator[Progress | InputError | OSError]:
+    """Do one call's part of a job on a shared GPU. What a person can put right is yielded: of an error only its class comes back."""
+    try:
+        yield from work(job)
+    except (InputError, OSError) as error:
+        yield error
+
+
+def share(job: Job) -> Iterator[Progress]:
+    """Do one job on a machine whose GPU is lent call by call, for seconds that the visitor pays for: there goes only what needs it.
+
+    The rest is done before in a process of its own, for this one must not start CUDA. A machine with its own GPU or none does everything in
+    one process (`work`): a second one would load every library again and keep nothing from being paid for.
+    """
+    from portraitgen import pipeline
     from portraitgen.export import write_ply, write_zip
 
     if job.verb == "ply":
-        yield from write_ply(job.source, job.output, device="cpu")
+        yield from apart(write_ply, job.source, job.output, device="cpu")
+    elif job.verb == "zip":
+        yield from apart(write_zip, job.source, job.output)
     else:
-        yield from write_zip(job.source, job.output)
+        if job.learns and "matting" not in finished_stages(job.portrait):
+            options = {"preset": job.preset, "max_seconds": job.max_seconds, "until": "matting"}
+            yield from apart(pipeline.reconstruct, job.clip, job.portrait, **options)
+        if job.verb == "edit":
+            yield from pipeline.fetch(choose_engine(job.options["request"], "cuda").engine)
+        for call in gpu_calls(job):
+            try:
+                with contextlib.closing(compute(call)) as steps:
+                    for step in steps:
+                        if not isinstance(step, Progress):
+                            raise step
+                        yield step
+            except gr.Error as error:
+                raise refusal(error, call) from None
+
+
+def refusal(error: gr.Error, call: Job) -> InputError:
+    """What the shared GPU's own errors, about quota for example, mean for a person."""
+    title, message, kept = str(getattr(error, "title", "")), str(error.message), finished_stages(call.portrait)
+    if not is_overrun(message):
+        return InputError(explain_gpu(title, message, kept))
+    return Overrun(explain_overrun(kept, longer=gpu_seconds(call) < LONGEST))
+
+
+def run(job: Job) -> Iterator[Progress]:
+    """Do one job in the way that suits this machine, and give its memory back."""
+    try:
+        yield from share(job) if shares_gpu() else work(job)
+    finally:
+        trim()
 
 
 def screen(status: Any, session: Session, running: bool, *, result: Any = None, preview: Any = None) -> tuple[Any, ...]:
@@ -110,7 +155,7 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
     kept = gr.skip()  # a result that is shown stays until there is another
     try:
         session = open_session(session or Session())
-        job = prepare(session)
+        job = replace(prepare(session), overruns=session.overruns)
         already = finished_stages(job.portrait) if job.learns else frozenset()
         expected = expected_seconds([s for s in job.stages if s not in already], job.frame_count, job.preset)
         yield screen(note("Starting", job.notice, value=0.0), session, True, result=kept)
@@ -137,13 +182,13 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
             session = finish_edit(session, job)
         elif job.learns:
             session = replace(session, learned=str(job.portrait))
+        session = replace(session, overruns=0)
         done = note(f"Done in {spell(time.monotonic() - begin)}.", job.notice, *remarks)
         yield screen(done, session, False, result=str(job.output) if job.verb != "reconstruct" else kept)
         return
     except InputError as error:
         message, cause = str(error), None
-    except gr.Error as error:  # ZeroGPU's own, about quota for example
-        message, cause = explain_gpu(str(getattr(error, "title", "")), str(error.message)), None
+        session = replace(session, overruns=session.overruns + isinstance(error, Overrun))
     except Exception as error:
         message, cause = explain_os_error(error) if isinstance(error, OSError) else BROKEN, error
     yield screen(note(message, bad=True), session, False, result=kept)
@@ -177,9 +222,10 @@ def look_at(clip: str | None, max_seconds: float, preset: str, session: Session)
     already = finished_stages(job.portrait)
     learn = expected_seconds([s for s in job.stages if s not in already], info.frame_count, preset)
     edit = expected_seconds(replace(job, verb="edit").stages[len(job.stages) :], info.frame_count, preset)
-    cores, reserved = usable_cores(), gpu_seconds(replace(job, verb="edit"))
+    calls = gpu_calls(replace(job, verb="edit")) if shares_gpu() else ()
+    reserved = [round(PRICE * gpu_seconds(call)) for call in calls]
     cost = describe_cost(
-        sum(learn.values()), sum(edit.values()), cores=cores, gpu=has_gpu(), reserved=reserved if shares_gpu() else 0
+        sum(learn.values()), sum(edit.values()), cores=usable_cores(), gpu=has_gpu(), reserved=reserved
     )
     yield note(facts, describe_face(found.seen, found.moments), cost), found.picture
 

@@ -8,3 +8,7 @@ class InputError(ValueError):
 
     The command line prints it on one line and exits with code 2; the page shows it as it is.
     """
+
+
+class Overrun(InputError):
+    """A call of a shared GPU was ended because it took longer than was reserved for it."""

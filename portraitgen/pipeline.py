@@ -152,8 +152,7 @@ def edit(
 
     where = resolve_device(device)
     request = choose_engine(request, str(where))
-    for step in weights.fetching(weights.missing(request.engine)):
-        yield Progress("edit", step.done / max(step.total, 1), str(step))
+    yield from fetch(request.engine)
     editor = load_editor(request, str(where))
     if source.is_file():
         with tempfile.TemporaryDirectory(prefix="portraitgen-") as folder:
@@ -162,6 +161,12 @@ def edit(
             yield from _edit_portrait(portrait_folder, output, request, editor, behind, where, preset, save, mark)
     else:
         yield from _edit_portrait(source, output, request, editor, behind, where, preset, save, mark)
+
+
+def fetch(engine: str) -> Iterator[Progress]:
+    """Fetch the weights of an editor's engine if they are not here yet."""
+    for step in weights.fetching(weights.missing(engine)):
+        yield Progress("edit", step.done / max(step.total, 1), str(step))
 
 
 def _edit_portrait(

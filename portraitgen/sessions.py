@@ -55,11 +55,13 @@ class Session:
         folder: their own; its name is a secret, whoever knows it is that visitor.
         learned: the portrait of the latest clip.
         edited: the portrait of the result that is shown, if it is an edit.
+        overruns: how many calls of a shared GPU, one after the other, were too short for this visitor's job.
     """
 
     folder: str = ""
     learned: str = ""
     edited: str = ""
+    overruns: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,23 +88,18 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
     notice: str = ""
     frame_count: int = 0
+    learned: bool = False  # the portrait is ready, as the caller knows
+    overruns: int = 0  # calls of a shared GPU that were too short for this before
 
     @property
     def learns(self) -> bool:
         """Whether the clip is learned first, as far as it is not yet."""
-        return self.verb in ("reconstruct", "edit", "render")
+        return self.verb in ("reconstruct", "edit", "render") and not self.learned
 
     @property
     def stages(self) -> tuple[str, ...]:
         """The stages this job goes through, in order."""
         return (RECONSTRUCT_STAGES if self.learns else ()) + VERBS[self.verb]
-
-
-def gpu_seconds(job: Job) -> int:
-    """GPU seconds to reserve on ZeroGPU: within an anonymous visitor's quota unless the preset is high."""
-    per_preset = {"preview": 20, "standard": 35, "high": 80}[job.preset]
-    ceiling = 120 if job.preset == "high" else 60
-    return min(ceiling, round(10 + per_preset * (1.5 if job.verb == "edit" else 1) + job.max_seconds))
 
 
 def open_session(session: Session) -> Session:

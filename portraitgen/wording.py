@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Collection, Sequence
 
 from .pipeline import PRESETS
 
@@ -93,6 +94,7 @@ EXPORTS = {
     "ply": "Gaussians (PLY)",
     "zip": "Portrait folder (zip)",
 }
+_SHORTER = "Use fewer seconds of the clip, or the preview quality."
 BROKEN = "Something broke on our side. Run it again; if it happens again, try another clip."
 
 FIRST = ("bronze", "blonde hair", "3d cartoon", "pencil", "sunset", "red clothes", "style 19: starry night", "zombie")
@@ -126,16 +128,17 @@ def describe_face(seen: int, moments: int) -> str:
     return f"The face is in view at {seen} of {moments} moments looked at. Frames without it stay as they are."
 
 
-def describe_cost(learn: float, edit: float, *, cores: int, gpu: bool, reserved: int) -> str:
+def describe_cost(learn: float, edit: float, *, cores: int, gpu: bool, reserved: Sequence[int]) -> str:
     """What an edit of the clip will take.
 
     Args:
         learn, edit: seconds on this machine's CPU, to learn the clip and for each edit.
         gpu: whether there is a GPU, which is faster than that.
-        reserved: seconds of a shared GPU that a job asks for; 0 if it is not shared.
+        reserved: seconds of a visitor's share that each call of a shared GPU takes, for the edit last; empty if it is not shared.
     """
     if reserved:
-        return f"Each edit reserves {reserved} s of your share of GPU time."
+        once = f" {sum(reserved[:-1])} s to learn the clip, once, and" if reserved[1:] else ""
+        return f"Of your share of GPU time this takes{once} {reserved[-1]} s for each edit."
     if gpu:
         return "It is worked on by this machine's GPU."
     processor = f"this machine's {cores} CPU cores" if cores > 1 else "this machine's one CPU core"
@@ -151,22 +154,50 @@ def roughly(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def explain_gpu(title: str, message: str) -> str:
-    """A refusal of the shared GPU (ZeroGPU) in a sentence or two, with what to do; any other message stays as it is."""
+def is_overrun(message: str) -> bool:
+    """Whether the shared GPU ended a call because its time was up."""
+    return "aborted" in message.lower() or "exceeding its requested duration" in message.lower()
+
+
+def explain_overrun(finished: Collection[str], *, longer: bool) -> str:
+    """What it means that the time of a call was up, and what to do.
+
+    Args:
+        finished: stages that the clip's portrait holds.
+        longer: whether the next call may take longer.
+    """
+    rest = " press the button again to go on from there, with more time." if longer else f" {_SHORTER}"
+    return f"The shared GPU ended the job before it was done. {_kept(finished)}{':' if longer else '.'}{rest}"
+
+
+def explain_gpu(title: str, message: str, finished: Collection[str] = ()) -> str:
+    """A refusal of the shared GPU (ZeroGPU) in a sentence or two, with what to do; any other message stays as it is.
+
+    Args:
+        finished: stages that the clip's portrait holds.
+    """
     told = f"{title} {message}".lower()
     wait = re.search(r"try again in ([0-9: a-z,]+?)\s*(?:\.|$)", message, re.IGNORECASE)
+    kept = f" {_kept(finished)}." if finished else ""
+    if "worker error" in told:  # the class of an exception
+        return BROKEN
     if "illegal duration" in told:
-        return "The job is longer than the shared GPU allows. Use fewer seconds of the clip, or the preview quality."
+        return f"The job is longer than the shared GPU allows. {_SHORTER}"
     if "too many zerogpu credits" in told or "pending credits" in told:
         return "Your other jobs hold all of your GPU time. Wait until one of them is done, and run this one again."
     if "no gpu was available" in told:
-        return "No GPU became free in time. Run it again in a minute."
+        return f"No GPU became free in time. Run it again in a minute.{kept}"
     if "quota" in told or "limit" in told:
         when = f" in {wait[1].strip()}" if wait else " later"
         return (
             f"Your share of GPU time is used up for now. Try again{when}, use fewer seconds or the preview quality, or sign in to "
-            "Hugging Face for more."
+            f"Hugging Face for more.{kept}"
         )
-    if "aborted" in told or "exceeding its requested duration" in told:
-        return "The shared GPU ended the job before it was done. Run it again to go on from its last finished stage."
     return message
+
+
+def _kept(finished: Collection[str]) -> str:
+    """What is kept of a job that was ended, in words without a full stop."""
+    if "reconstruction" in finished:
+        return "What was learned of the person is kept"
+    return "The cut-out clip is kept" if "matting" in finished else "Your clip is kept"

@@ -1,0 +1,59 @@
+"""What a job asks of a GPU that is lent call by call (ZeroGPU): the calls it takes, and the seconds to reserve for each.
+
+A visitor pays with their daily share for what is reserved, and a call that takes longer is ended. The seconds follow `estimates`; how much
+faster than two CPU cores a GPU is, is set by hand, so a call that turns out too short is asked for longer the next time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from .editors import choose_engine
+from .estimates import expected_seconds, finished_stages
+from .sessions import Job
+
+LONGEST = 120  # seconds of one call: longer ones few visitors are allowed
+PRICE = 1.5  # seconds of a visitor's share for one reserved, on the cards lent now
+_START = 5.0  # seconds until a worker is forked, has the card and has read the portrait
+_MORE = 1.5  # times as long after a call that was too short
+_FASTER = {
+    "reconstruction": 12.0,
+    "edit": 2.0,
+    "fitting": 12.0,
+    "render": 4.0,
+}  # stages that use the GPU, than two CPU cores
+# engine from the Hub: seconds until its weights are on the card, and for one key picture in all passes
+_ENGINES = {
+    "instruct-pix2pix": (8.0, 0.8),
+    "flux2-klein": (20.0, 1.0),
+    "gatys": (3.0, 2.0),
+    "ic-light": (8.0, 1.2),
+    "fashn-vton": (8.0, 1.5),
+}
+
+
+def gpu_calls(job: Job) -> tuple[Job, ...]:
+    """The calls that ``job`` takes, in order, its stages without a GPU being done: learning the clip is one, what is made of it the next.
+
+    Each starts from what the one before left on the disk.
+    """
+    calls = []
+    if job.learns and "reconstruction" not in finished_stages(job.portrait):
+        calls.append(replace(job, verb="reconstruct"))
+    if job.verb != "reconstruct":
+        calls.append(replace(job, learned=True))
+    return tuple(calls)
+
+
+def gpu_seconds(job: Job) -> int:
+    """Seconds to reserve for one call, by what it is still to do there."""
+    finished = finished_stages(job.portrait) if job.learns else ()
+    stages = [stage for stage in job.stages if stage in _FASTER and stage not in finished]
+    expected = expected_seconds(stages, job.frame_count, job.preset, cores=2)
+    seconds = _START + sum(expected[stage] / _FASTER[stage] for stage in stages)
+    if "request" in job.options:
+        from .editing import PRESETS
+
+        loading, each = _ENGINES.get(choose_engine(job.options["request"], "cuda").engine, (0.0, 0.0))
+        seconds += loading + each * PRESETS[job.preset].key_frames
+    return min(LONGEST, round(seconds * _MORE**job.overruns))

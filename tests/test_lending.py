@@ -1,0 +1,304 @@
+"""A GPU that is lent call by call: what each call is for, for how long, and that a job cut into calls does nothing twice."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+import torch
+
+import page_handlers
+from portraitgen import lending, pipeline, reconstruction, sessions, wording
+from portraitgen.apart import apart
+from portraitgen.clip import probe
+from portraitgen.crop import Crop
+from portraitgen.editors import ENGINES, EditRequest
+from portraitgen.errors import InputError
+from portraitgen.lending import LONGEST, PRICE, gpu_calls, gpu_seconds
+from portraitgen.pipeline import PRESETS
+from portraitgen.portrait import Portrait
+from portraitgen.progress import Progress
+from portraitgen.sessions import Job, Session, make_edit, make_job
+
+CLIP = Path(__file__).parent.parent / "examples" / "portrait.mp4"
+LEARN, EDIT = 8, 5  # steps of the stand-ins for the two long stages
+
+
+def asked(
+    folder: Path, engine: str = "builtin", *, kind: str = "text", preset: str = "preview", frames: int = 150
+) -> Job:
+    """An edit of a clip that is not learned yet."""
+    request = EditRequest(kind, "sunset", folder / "picture.png", engine=engine)
+    (folder / "picture.png").touch()
+    options = {"request": request, "background": "auto", "save": folder / "edited"}
+    portrait = folder / "portrait"
+    return Job(CLIP, portrait, preset, 5.0, "edit", portrait, folder / "out.mp4", options, frame_count=frames)
+
+
+def finish(portrait: Path, *stages: str) -> None:
+    """A folder that holds these stages."""
+    portrait.mkdir(exist_ok=True)
+    (portrait / "portrait.json").write_text(json.dumps({"stages": dict.fromkeys(stages, 1.0)}))
+
+
+def test_learning_is_one_call_and_the_edit_the_next(tmp_path: Path) -> None:
+    job = asked(tmp_path)
+    learn, edit = gpu_calls(job)
+    assert (learn.verb, learn.stages[-1]) == ("reconstruct", "reconstruction")
+    assert edit.stages == ("edit", "fitting", "render")
+    assert gpu_calls(replace(job, verb="reconstruct")) == (learn,)
+    finish(job.portrait, "clip", "tracking", "matting", "reconstruction")
+    assert gpu_calls(job) == (edit,)
+    assert gpu_calls(replace(job, verb="reconstruct")) == ()
+
+
+def test_seconds_follow_what_is_left_to_do(tmp_path: Path) -> None:
+    learn, edit = gpu_calls(asked(tmp_path))
+    for call in (learn, edit):
+        assert gpu_seconds(replace(call, frame_count=60)) < gpu_seconds(call)
+        assert gpu_seconds(call) < gpu_seconds(replace(call, preset="standard")) < LONGEST
+        assert gpu_seconds(replace(call, overruns=1)) > gpu_seconds(call)
+        assert gpu_seconds(replace(call, preset="high", overruns=9)) == LONGEST
+    whole = gpu_seconds(learn)
+    finish(learn.portrait, "clip", "tracking", "matting")
+    assert gpu_seconds(learn) == whole, "what needs no GPU is not paid for in any case"
+    finish(learn.portrait, "clip", "tracking", "matting", "reconstruction")
+    assert gpu_seconds(learn) < whole
+
+
+def test_a_whole_preview_fits_a_visitors_day(tmp_path: Path) -> None:
+    assert PRICE * sum(gpu_seconds(call) for call in gpu_calls(asked(tmp_path, frames=300))) <= 120
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_edit_can_be_sent_to_the_gpu_and_says_how_long_it_takes(tmp_path: Path, kind: str, preset: str) -> None:
+    embedded, *others = (gpu_calls(asked(tmp_path, name, kind=kind, preset=preset)) for name in ENGINES[kind])
+    for calls in (embedded, *others):
+        assert pickle.loads(pickle.dumps(calls)) == calls
+        seconds = [gpu_seconds(call) for call in calls]
+        assert all(isinstance(value, int) and 0 < value <= LONGEST for value in seconds)
+        if preset == "preview":
+            assert calls is embedded or seconds[1] > gpu_seconds(embedded[1]), "an engine from the Hub takes longer"
+            assert PRICE * max(seconds) <= 120, "a visitor without an account has two minutes a day"
+
+
+class LentGpu:
+    """Does the work of each call in a forked process, kills it when its time is up, and brings back what is pickled, as ZeroGPU does.
+
+    A piece of news counts as a second.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, int]] = []
+        self.last: Any = None
+
+    def __call__(self, task: Callable[[Job], Iterator[Any]]) -> Callable[[Job], Iterator[Any]]:
+        context = multiprocessing.get_context("fork")
+
+        def child(order: Any, news: Any) -> None:
+            try:
+                for step in task(pickle.loads(order)):
+                    news.send(("step", step))
+                    news.recv()
+                news.send(("end", None))
+            except Exception as error:
+                news.send(("failed", type(error).__name__))
+
+        def call(job: Job) -> Iterator[Any]:
+            seconds = gpu_seconds(job)
+            self.calls.append((job.verb, seconds))
+            here, there = context.Pipe()
+            self.last = context.Process(target=child, args=(pickle.dumps(job), there), daemon=True)
+            self.last.start()
+            try:
+                for _ in range(seconds):
+                    kind, content = here.recv()
+                    if kind == "end":
+                        return
+                    if kind == "failed":
+                        raise gr.Error(content, title="ZeroGPU worker error", print_exception=False)
+                    yield content
+                    here.send(None)
+                raise gr.Error("GPU task aborted", title="ZeroGPU worker error", print_exception=False)
+            finally:
+                self.last.kill()
+                self.last.join()
+
+        return call
+
+
+class Space:
+    """A machine that is lent a GPU, with quick stand-ins for the stages; each tells when it began and ended, and in which process."""
+
+    def __init__(self, folder: Path) -> None:
+        self.log, self.gpu = folder / "log", LentGpu()
+        self.failure: BaseException | None = None
+        self.log.touch()
+
+    def tell(self, what: str) -> None:
+        with self.log.open("a") as file:
+            file.write(f"{what} {os.getpid()}\n")
+
+    def told(self) -> list[str]:
+        return [line.split()[0] for line in self.log.read_text().splitlines()]
+
+    def process_of(self, what: str) -> int:
+        return int(next(line.split()[1] for line in self.log.read_text().splitlines() if line.startswith(what)))
+
+    def stage(self, name: str, steps: int = 1) -> Iterator[Progress]:
+        self.tell(f"{name}-began")
+        for step in range(steps):
+            if self.failure is not None and steps > 1:
+                raise self.failure
+            yield Progress(name, step / steps, "At work.")
+        self.tell(f"{name}-ended")
+
+    def clip(self, clip: Path, directory: Path, settings: Any) -> Iterator[Progress]:
+        directory.mkdir()
+        portrait = Portrait(directory, settings, "source.mp4", probe(clip, max_seconds=0.5), Crop(0, 0, 64, 64))
+        yield from self.stage("clip")
+        portrait.finish("clip", 0.1)
+        return portrait
+
+    def edit(self, source: Path, output: Path, *_: Any) -> Iterator[Progress]:
+        Portrait.load(source).require("reconstruction")
+        yield from self.stage("edit", EDIT)
+        output.write_bytes(b"result")
+
+
+@pytest.fixture
+def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Space:
+    made = Space(tmp_path)
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    monkeypatch.setattr(sessions, "ROOT", tmp_path / "sessions")
+    monkeypatch.setattr(page_handlers, "compute", made.gpu(page_handlers.compute))
+    # The real one starts a Python that knows nothing of the stand-ins.
+    monkeypatch.setattr(page_handlers, "apart", lambda work, *a, **k: work(*a, **k))
+    monkeypatch.setattr(page_handlers, "finish_edit", lambda session, job: session)
+    monkeypatch.setattr(pipeline, "_clip_stage", made.clip)
+    monkeypatch.setattr(pipeline, "_tracking_stage", lambda _: made.stage("tracking"))
+    monkeypatch.setattr(pipeline, "_matting_stage", lambda _: made.stage("matting"))
+    monkeypatch.setattr(pipeline, "_load_tracking", lambda _: SimpleNamespace(K=torch.eye(3)))
+    monkeypatch.setattr(reconstruction, "reconstruct", lambda *_: made.stage("reconstruction", LEARN))
+    monkeypatch.setattr(pipeline, "_edit_portrait", made.edit)
+    return made
+
+
+def press(session: Session) -> tuple[Session, list[str], str]:
+    """The visitor presses the button: their session then, what the message area showed, and the error if there was one."""
+
+    def prepare(own: Session) -> Job:
+        job = make_job(str(CLIP), "preview", 0.5, own)
+        return make_edit(job, own, EditRequest("text", "red hair", engine="builtin"), "auto")
+
+    shown, error = [], ""
+    try:
+        for view in page_handlers.drive(session, prepare):
+            shown.append(view[1])
+            session = view[-1]
+    except gr.Error as caught:
+        error = caught.message
+    return session, shown, error
+
+
+STAGES = ("clip", "tracking", "matting", "reconstruction", "edit")
+
+
+def test_two_calls_make_one_job_and_nothing_is_done_twice(space: Space) -> None:
+    session, shown, error = press(Session())
+    assert error == ""
+    assert space.told() == [f"{stage}-{when}" for stage in STAGES for when in ("began", "ended")]
+    assert [verb for verb, _ in space.gpu.calls] == ["reconstruct", "edit"]
+    assert {space.process_of(stage) for stage in STAGES[:3]} == {os.getpid()}, "outside of the calls"
+    assert len({os.getpid(), space.process_of("reconstruction"), space.process_of("edit")}) == 3
+    assert "Done in" in shown[-1]
+    again, _, _ = press(session)
+    assert space.told().count("reconstruction-began") == 1
+    assert [verb for verb, _ in space.gpu.calls] == ["reconstruct", "edit", "edit"]
+    assert again.overruns == 0
+
+
+def test_after_a_call_that_was_too_short_the_next_goes_on_with_more_time(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(globals(), "LEARN", 12)
+    monkeypatch.setattr(lending, "_START", 8.0 - 80 / 12)  # a call of about ten seconds
+    session, shown, error = press(Session())
+    assert "The cut-out clip is kept: press the button again to go on from there, with more time." in error
+    assert error.replace("'", "&#x27;") in shown[-1]
+    assert space.told()[-1] == "reconstruction-began"
+    assert not space.gpu.last.is_alive()
+    session, shown, error = press(session)
+    assert error == ""
+    (_, first), (_, second), _ = space.gpu.calls
+    assert first < 12 < second
+    told = space.told()
+    assert [told.count(f"{stage}-began") for stage in STAGES] == [1, 1, 1, 2, 1]
+    assert all(told.count(f"{stage}-ended") == 1 for stage in STAGES)
+    assert session.overruns == 0
+
+
+def test_an_edit_that_was_too_long_keeps_what_was_learned(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "EDIT", 500)
+    session, _, error = press(Session())
+    assert "What was learned of the person is kept: press" in error
+    for _ in range(9):
+        session, _, error = press(session)
+    assert "What was learned of the person is kept. Use fewer seconds" in error, "no call can be longer than that"
+    assert max(seconds for _, seconds in space.gpu.calls) == LONGEST
+    monkeypatch.setitem(globals(), "EDIT", 5)
+    assert press(session)[2] == ""
+    told = space.told()
+    assert told.count("reconstruction-began") == told.count("edit-ended") == 1
+
+
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (InputError("The scene moves. Choose another background."), "The scene moves. Choose another background."),
+        (OSError(28, "No space left on device"), "The disk is full"),
+        (RuntimeError("secret"), wording.BROKEN),
+    ],
+)
+def test_errors_come_back_from_the_gpu_in_words(space: Space, failure: BaseException, words: str) -> None:
+    space.failure = failure
+    _, _, error = press(Session())
+    assert words in error
+    assert "secret" not in error
+    assert space.told()[-1] == "reconstruction-began"
+
+
+def test_a_stop_ends_the_call(space: Space) -> None:
+    own = sessions.open_session(Session())
+    steps = page_handlers.run(make_job(str(CLIP), "preview", 0.5, own))
+    assert next(step for step in steps if step.stage == "reconstruction")
+    assert space.gpu.last.is_alive()
+    steps.close()  # type: ignore[attr-defined]
+    assert not space.gpu.last.is_alive()
+    press(own)
+    assert space.told().count("matting-began") == 1
+
+
+def test_without_a_lent_gpu_everything_is_done_in_one_process(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPACES_ZERO_GPU")
+    monkeypatch.delattr(page_handlers, "apart")
+    press(Session())
+    assert {space.process_of(stage) for stage in STAGES} == {os.getpid()}
+    assert space.gpu.calls == []
+
+
+def test_what_needs_no_gpu_can_be_done_apart(tmp_path: Path) -> None:
+    portrait = tmp_path / "portrait"
+    stages = [step.stage for step in apart(pipeline.reconstruct, CLIP, portrait, max_seconds=0.3, until="matting")]
+    assert list(dict.fromkeys(stages)) == ["clip", "tracking", "matting"]
+    assert set(pipeline.timings(portrait)) == {"clip", "tracking", "matting"}
