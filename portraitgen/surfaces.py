@@ -109,12 +109,12 @@ def sample(image: Tensor, xy: Tensor) -> Tensor:
 
 def _grown(motion: Tensor, known: Tensor) -> Tensor:
     """``motion`` ``[S, S, 2]`` where ``known`` ``[S, S]``, continued smoothly elsewhere."""
+    if not known.any():
+        return torch.zeros_like(motion)
     weight = known.float()[None, None]
     small = functional.avg_pool2d(weight, _REACH)
     sums = functional.avg_pool2d((motion.permute(2, 0, 1)[None] * weight), _REACH)
     mean = (sums / small.clamp_min(1e-6))[0].permute(1, 2, 0).cpu().numpy()
-    if not known.any():
-        return torch.zeros_like(motion)
     mean = fill(np.ascontiguousarray(mean), (small[0, 0] > 0.05).cpu().numpy())
     back = torch.as_tensor(mean, device=motion.device).permute(2, 0, 1)[None]
     large = functional.interpolate(back, motion.shape[:2], mode="bilinear", align_corners=False)

@@ -25,6 +25,8 @@ from portraitgen.editors.memory import release
 from portraitgen.editors.surface import one_frame
 from portraitgen.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = Size(height=96, width=72, features=64, heads=2, mixers=1, doubles=2, singles=2, axes=(8, 12, 12))
 LAYOUT = Path(__file__).parent / "layouts" / "fashn_vton.json"
 
@@ -103,15 +105,6 @@ def write_pose_network(file: Path, gains: np.ndarray, height: int = 384, width: 
         + value(12, "simcc_y", (1, 133, 2 * height))
     )
     file.write_bytes(field(1, 0, 7) + field(7, 2, graph) + field(8, 2, text(1, "") + field(2, 0, 11)))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose by threads, a lot where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

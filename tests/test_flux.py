@@ -21,6 +21,8 @@ from portraitgen.editors.memory import release
 from portraitgen.editors.surface import one_frame
 from portraitgen.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CHAT = "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}"
 
 
@@ -78,15 +80,6 @@ def write_models(folder: Path) -> None:
         tie_word_embeddings=True,
     )
     Qwen3ForCausalLM(config).save_pretrained(folder / "text_encoder")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose by threads, a lot where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

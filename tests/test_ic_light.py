@@ -21,13 +21,7 @@ from portraitgen.editors.memory import release
 from portraitgen.editors.surface import one_frame
 from portraitgen.errors import InputError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

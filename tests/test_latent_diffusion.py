@@ -28,14 +28,7 @@ from portraitgen.editors.memory import release, resident
 from portraitgen.editors.surface import one_frame
 from portraitgen.errors import InputError
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small only lose by threads, a lot where the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
