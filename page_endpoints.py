@@ -8,7 +8,7 @@ from typing import Any
 
 from page_handlers import drive
 from portraitgen.editors import EditRequest
-from portraitgen.sessions import Job, Session, make_edit, make_job, make_render
+from portraitgen.sessions import Job, Session, make_edit, make_job, make_render, number
 
 
 def reconstruct(clip: str | None, preset: str, max_seconds: float, session: Session) -> Iterator[tuple[Any, ...]]:
@@ -44,17 +44,17 @@ def edit(
     keep_colors: bool = False,
 ) -> Iterator[tuple[Any, ...]]:
     """What the four kinds of edit share: the settings below the tabs."""
-    request = EditRequest(
-        kind,
-        text or "",
-        Path(picture) if picture else None,
-        engine=engine,
-        strength=strength,
-        seed=int(seed or 0),
-        keep_colors=keep_colors,
-    )
 
     def prepare(own: Session) -> Job:
+        request = EditRequest(
+            kind,
+            text or "",
+            Path(picture) if picture else None,
+            engine=engine,
+            strength=number(strength, "strength"),
+            seed=int(number(seed, "seed")),
+            keep_colors=keep_colors,
+        )
         job = make_job(clip, preset, max_seconds, own)
         return make_edit(job, own, request, background or "auto", behind=behind or "", again=again)
 
@@ -221,6 +221,8 @@ def render(
 
     def prepare(own: Session) -> Job:
         job = make_job(clip, preset, max_seconds, own)
+        for name, turn in options.items():
+            number(turn, name)
         return make_render(job, own, view="crop", background="white", **options)
 
     yield from drive(session, prepare)

@@ -22,7 +22,7 @@ from .editors import ENGINES, EditRequest, check_request
 from .errors import InputError
 from .pipeline import BODIES, PRESETS
 from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
-from .storage import explain_os_error
+from .storage import explain_os_error, names_file
 from .terminal import fail, follow, keep_interrupts, keep_streams
 
 BACKGROUND_HELP = (
@@ -224,7 +224,7 @@ def wanted_edit(arguments: argparse.Namespace) -> EditRequest:
     if arguments.garment is not None:
         return EditRequest("tryon", picture=Path(arguments.garment), **common)
     if arguments.light is not None:
-        if Path(arguments.light).is_file():
+        if names_file(arguments.light):
             return EditRequest("relight", picture=Path(arguments.light), **common)
         return EditRequest("relight", text=arguments.light, **common)
     return EditRequest("text", text=arguments.text, **common)

@@ -15,6 +15,7 @@ from .editors.pictures import read_picture
 from .errors import InputError
 from .mattes import load_screening
 from .portrait import Portrait
+from .storage import names_file
 
 SCENES = ("auto", "original", "edited", "blur", "transparent")
 NAMED = {"white": (255, 255, 255), "green": (0, 177, 64)}
@@ -53,11 +54,12 @@ def parse_background(background: str) -> Background:
         return Background(None, np.array(NAMED[background], np.uint8)[None, None])
     if re.fullmatch(r"#[0-9a-fA-F]{6}", background):
         return Background(None, np.array([int(background[i : i + 2], 16) for i in (1, 3, 5)], np.uint8)[None, None])
-    if Path(background).is_file():
+    if names_file(background):
         picture = (read_picture(Path(background)) * 255).round().byte().permute(1, 2, 0).numpy()
         return Background(None, picture)
+    shown = background if len(background) < 60 else background[:57] + "…"
     raise InputError(
-        f"There is no background {background!r}. Use {', '.join(SCENES[1:])}, white, green, a colour such as #204080, or a "
+        f"There is no background {shown!r}. Use {', '.join(SCENES[1:])}, white, green, a colour such as #204080, or a "
         "picture's path."
     )
 

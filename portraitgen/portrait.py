@@ -76,23 +76,24 @@ class Portrait:
             facts = json.loads((directory / _FACTS).read_text("utf-8"))
             version = facts["version"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise InputError(
-                f"{directory} is not a portrait folder. Make one with: python -m portraitgen reconstruct CLIP -o {directory}"
-            ) from None
+            raise InputError(_no_portrait(directory)) from None
         if version != FORMAT_VERSION:
             raise InputError(
                 f"{directory} was written in format {version}, this version reads {FORMAT_VERSION}. Reconstruct the clip again."
             )
-        return cls(
-            directory=directory,
-            settings=Settings(**facts["settings"]),
-            source_name=facts["source_name"],
-            clip=ClipInfo.from_json(facts["clip"]),
-            crop=Crop.from_json(facts["crop"]),
-            stages=facts["stages"],
-            edits=facts.get("edits", []),
-            notes=facts.get("notes", []),
-        )
+        try:
+            return cls(
+                directory=directory,
+                settings=Settings(**facts["settings"]),
+                source_name=facts["source_name"],
+                clip=ClipInfo.from_json(facts["clip"]),
+                crop=Crop.from_json(facts["crop"]),
+                stages=facts["stages"],
+                edits=facts.get("edits", []),
+                notes=facts.get("notes", []),
+            )
+        except (ValueError, KeyError, TypeError):
+            raise InputError(_no_portrait(directory)) from None
 
     @staticmethod
     def exists(directory: Path) -> bool:
@@ -200,6 +201,10 @@ class Portrait:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         return Portrait.load(directory)
+
+
+def _no_portrait(directory: Path) -> str:
+    return f"{directory} is not a portrait folder. Make one with: python -m portraitgen reconstruct CLIP -o {directory}"
 
 
 def _linked(source: str, target: str) -> str:

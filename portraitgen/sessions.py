@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .editors import EditRequest, check_request, load_editor
 from .errors import InputError
+from .pipeline import PRESETS
 from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
 from .storage import replacing
 from .sweeping import sweep_folders
@@ -179,6 +181,13 @@ def middle_frame(clip: Path) -> np.ndarray:
     return next(sample_frames(clip, probe(clip), 1))[1]
 
 
+def number(value: Any, what: str) -> float:
+    """A number from a form, in which it may have been left out; InputError if it is none."""
+    if isinstance(value, (int, float)) and math.isfinite(value):
+        return value
+    raise InputError(f"The {what} is not a number. Enter one.")
+
+
 def make_job(clip: str | None, preset: str, max_seconds: float, session: Session, info: ClipInfo | None = None) -> Job:
     """A reconstruction of this clip in the visitor's folder; the same clip and settings get the same portrait.
 
@@ -190,6 +199,9 @@ def make_job(clip: str | None, preset: str, max_seconds: float, session: Session
 
     if not clip:
         raise InputError("There is no clip yet. Upload or record one first.")
+    if preset not in PRESETS:  # it becomes part of a path
+        raise InputError(f"There is no preset called {preset!r}. Choose one of: {', '.join(PRESETS)}.")
+    max_seconds = number(max_seconds, "length to use")
     info = info or probe(Path(clip), max_seconds=max_seconds)
     portrait = Path(session.folder) / f"{file_sha256(Path(clip))[:16]}-{preset}-{max_seconds:g}"
     return Job(Path(clip), portrait, preset, float(max_seconds), frame_count=info.frame_count)

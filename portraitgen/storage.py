@@ -60,6 +60,13 @@ def explain_os_error(error: OSError, path: Path | None = None) -> str:
     return f"The machine reports: {error.strerror or error}{where}."
 
 
+def names_file(text: str) -> bool:
+    """Whether what a person typed is the path of a file; nothing is too long or too odd to ask."""
+    with contextlib.suppress(OSError, ValueError):
+        return Path(text).is_file()
+    return False
+
+
 def is_full(error: OSError) -> bool:
     """Whether a write failed for want of room."""
     return error.errno in _FULL

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import gradio as gr
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
@@ -22,6 +23,7 @@ from gradio_client.exceptions import AppError
 from PIL import Image
 
 import app
+import page_endpoints
 import page_handlers
 import portraitgen
 from portraitgen import sessions, wording
@@ -410,6 +412,42 @@ def test_someone_who_closed_the_page_gets_the_latest_result_back(own: sessions.S
     secret = Path(own.folder).name
     for name in ("", "..", "../sessions", f"../sessions/{secret}", secret[:-1], secret + "/", "x" * 32):
         assert sessions.resume_session(name) is None, name
+
+
+@pytest.mark.parametrize("odd", [None, float("nan"), float("inf"), "7", [1]])
+def test_what_is_no_number_is_refused(own: sessions.Session, odd: Any) -> None:
+    assert sessions.number(0.5, "strength") == 0.5
+    with pytest.raises(InputError, match="The strength is not a number"):
+        sessions.number(odd, "strength")
+    with pytest.raises(InputError, match="length to use is not a number"):
+        sessions.make_job("clip.mp4", "preview", odd, own)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": float("nan")}, "seed is not a number"),
+        ({"strength": None}, "strength is not a number"),
+        ({"preset": "../../elsewhere"}, "no preset called"),
+    ],
+    ids=["seed", "strength", "preset"],
+)
+def test_numbers_and_presets_that_are_none_are_answered(
+    own: sessions.Session, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    settings = {
+        "strength": 1.0,
+        "preset": "preview",
+        "background": "auto",
+        "seed": 0,
+        "max_seconds": 2,
+        "again": False,
+        "engine": "builtin",
+    }
+    clip = str(write_clip(tmp_path / "clip.mp4"))
+    with pytest.raises(gr.Error, match=words) as caught:
+        list(page_endpoints.edit_text(clip, "red hair", **(settings | changes), session=own))
+    assert caught.value.__cause__ is None, "it is no mistake of ours"
 
 
 def test_what_can_be_taken_away_needs_a_result(own: sessions.Session) -> None:

@@ -27,6 +27,9 @@ def test_scenes_are_named() -> None:
     assert parse_background("blur").suffix == ".mp4"
     with pytest.raises(InputError, match="no background 'sky'"):
         parse_background("sky")
+    with pytest.raises(InputError, match="no background 'aaa") as caught:
+        parse_background("a" * 5000)  # longer than any path may be
+    assert len(str(caught.value)) < 250
 
 
 def test_pictures_cover_the_frame(tmp_path: Path) -> None:

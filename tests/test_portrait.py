@@ -82,6 +82,16 @@ def test_copies_appear_whole_and_leave_out_what_is_not_wanted(portrait: Portrait
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
 
 
+@pytest.mark.parametrize("lost", ["settings", "clip", "crop", "stages", "source_name"])
+def test_facts_that_miss_a_part_are_no_portrait(portrait: Portrait, lost: str) -> None:
+    portrait.save()
+    facts = json.loads(portrait.path("portrait.json").read_text())
+    del facts[lost]
+    portrait.path("portrait.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="is not a portrait folder"):
+        Portrait.load(portrait.directory)
+
+
 def test_held_out_frames_are_the_last_ones(portrait: Portrait) -> None:
     assert portrait.trained_frames == 2
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from portraitgen.errors import InputError
-from portraitgen.storage import check_output, explain_os_error, replacing
+from portraitgen.storage import check_output, explain_os_error, names_file, replacing
 
 
 def write(path: Path, failure: BaseException | None) -> None:
@@ -82,3 +82,10 @@ def test_sentences(number: int) -> None:
     assert said.endswith(".")
     assert "Errno" not in said
     assert "\n" not in said
+
+
+def test_what_is_typed_may_be_anything(tmp_path: Path) -> None:
+    (tmp_path / "here.png").touch()
+    assert names_file(str(tmp_path / "here.png"))
+    for text in ("", "warm light from the left", str(tmp_path), "a" * 100_000, "a\0b", "\ud800"):
+        assert not names_file(text)

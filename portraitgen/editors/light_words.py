@@ -15,6 +15,7 @@ from dataclasses import replace
 from ..errors import InputError
 from . import lexicon, tagging
 from .illumination import Colour
+from .languages import check_language
 from .light_moods import BRIGHT, CHANGES, LAMP_COLOURS, MOODS, OPPOSITES, SOFT, WARMTH
 from .light_plan import Clause, Lighting, backdrop, paint, plan
 
@@ -114,10 +115,14 @@ def _clean(text: str) -> str:
         raise InputError(f"The description of the light has {len(text)} characters. Write at most {MAX_LENGTH}.")
     if re.search(r"</?[A-Za-z!][^>]*>|[{}\\]", text):
         raise InputError(f"The description of the light has markup in it. {EXAMPLE}.")
+    line = tagging.plain(text)
+    if not any(character.isalnum() for character in line):
+        raise InputError(f"The description of the light has no words. {EXAMPLE}.")
     try:
-        line = tagging.clean(text).lower()
+        check_language(line)
     except InputError:
-        raise InputError(f"The description of the light has no words. {EXAMPLE}.") from None
+        raise InputError(f"The built-in relighting reads English only. {EXAMPLE}.") from None
+    line = line.lower()
     for pattern, replacement in tagging.SPELLING:
         line = pattern.sub(replacement, line)
     return re.sub(r"[-_'’\"“”()\[\]!?*]", " ", line).replace("colour ed", "coloured")

@@ -66,6 +66,16 @@ class Tag(NamedTuple):
     known: bool
 
 
+def plain(text: str) -> str:
+    """The text on one line, without control characters and markup."""
+    text = "".join(
+        " " if character.isspace() else character
+        for character in unicodedata.normalize("NFKC", text)
+        if character.isspace() or unicodedata.category(character)[0] != "C"
+    )
+    return " ".join(MARKUP.sub(" ", text).split())
+
+
 def clean(instruction: str) -> str:
     """The instruction on one line, without control characters and markup.
 
@@ -73,12 +83,7 @@ def clean(instruction: str) -> str:
     """
     if not isinstance(instruction, str):
         raise InputError("The instruction is not text. Write what to change, such as 'give her blue hair'.")
-    text = "".join(
-        " " if character.isspace() else character
-        for character in unicodedata.normalize("NFKC", instruction)
-        if character.isspace() or unicodedata.category(character)[0] != "C"
-    )
-    text = " ".join(MARKUP.sub(" ", text).split())
+    text = plain(instruction)
     if not any(character.isalnum() for character in text):
         raise InputError("The instruction has no words. Write what to change, such as 'give her blue hair'.")
     if len(text) > MAX_LENGTH:
