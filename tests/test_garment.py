@@ -73,6 +73,62 @@ def test_inside_of_the_back_is_not_the_front(tmp_path: Path) -> None:
     assert garment.front[NECK[1] + 95, 256] > 0
 
 
+def curve(dip: float, half: float = NECK[0], shift: float = 0.0) -> list[tuple[float, float]]:
+    """A neckline ``dip`` pixels deep, or a line that runs ``shift`` pixels beside it."""
+    return [(256 + (half + shift) * np.cos(a), NECK[1] + (dip + shift) * np.sin(a)) for a in np.linspace(np.pi, 0, 60)]
+
+
+def off_the_line(found: np.ndarray, truth: list[tuple[float, float]]) -> float:
+    """How far the found neckline [N, 2], but for its ends, is from the true one at most, in pixels."""
+    inner = found[len(found) // 8 : -len(found) // 8]
+    return float(np.linalg.norm(inner[:, None] - np.array(truth)[None], axis=-1).min(1).max())
+
+
+@pytest.mark.parametrize("sides", [(8, 52), (8, 30)])  # stitched all round, or seen on one side only
+def test_a_stitched_seam_beside_the_neckline_is_not_the_neckline(tmp_path: Path, sides: tuple[int, int]) -> None:
+    path = picture(tmp_path / "jacket.png", [(top_outline(dip=15), (24, 44, 92)), (top_outline(dip=60), (52, 86, 150))])
+    image = cv2.imread(str(path))
+    seam = np.array(curve(60, shift=16)[slice(*sides)], np.float32)
+    cv2.polylines(image, [np.rint(seam * 16).astype(np.int32)], False, (30, 140, 220), 2, cv2.LINE_AA, 4)
+    cv2.imwrite(str(path), image)
+    assert off_the_line(read_garment(path).neckline, curve(60)) < 7
+
+
+def test_a_hood_lies_around_the_neck(tmp_path: Path) -> None:
+    """The neckline is the lower rim of its opening, not the hood's outline, and not the label in it."""
+    around = np.linspace(0, 2 * np.pi, 60)
+    hood = [(256 + 76 * np.cos(a), 60 + 50 * np.sin(a)) for a in around]
+    opening = [(256 + 40 * np.cos(a), 62 + 34 * np.sin(a)) for a in around]
+    label = [(256 + 7 * np.cos(a), 48 + 7 * np.sin(a)) for a in around]
+    green, dark = (60, 110, 85), (22, 44, 38)
+    shapes = [(top_outline(dip=10), green), (hood, green), (opening, dark), (label, (90, 150, 120))]
+    garment = read_garment(picture(tmp_path / "hoodie.png", shapes))
+    assert garment.hugs_neck
+    assert np.abs(np.abs(garment.neck[:, 0] - 256) - 40).max() < 8  # and not the 76 of the hood
+    assert abs(garment.neckline[:, 1].max() - 96) < 7
+    assert garment.front[80, 256] < 0  # the opening
+    assert min(garment.front[80, 256 - 58], garment.front[80, 256 + 58]) > 0  # the hood's rim
+
+
+def test_the_lining_does_not_show_beside_the_neckline(tmp_path: Path) -> None:
+    """Ribs rise at the neck above the shoulders: they stay, and what shows between them does not."""
+    ribs = [*curve(52, shift=14), *reversed(curve(52, half=NECK[0] - 14, shift=0))]
+    posts = [
+        [(256 + side * x, y) for x, y in ((NECK[0] + 14, 62), (NECK[0] + 6, 44), (NECK[0] - 8, 44), (NECK[0] - 14, 62))]
+        for side in (-1, 1)
+    ]
+    navy, cream = (30, 40, 90), (238, 232, 215)
+    shapes = [(top_outline(dip=4), (150, 150, 146)), (top_outline(dip=52), cream), (ribs, navy)]
+    garment = read_garment(picture(tmp_path / "jumper.png", [*shapes, *[(post, navy) for post in posts]]))
+    shown = garment.front > -3
+    shown[110:] = False
+    shown[:, : 256 - 30], shown[:, 256 + 30 :] = False, False
+    assert shown.sum() > 300
+    assert float(np.abs(garment.colour - np.array((150, 150, 146)) / 255).max(-1)[shown].min()) > 0.2
+    for side in (-1, 1):
+        assert garment.front[52, 256 + side * NECK[0]] > 0
+
+
 def test_mannequin_is_taken_away(tmp_path: Path) -> None:
     skin, middle = (225, 205, 185), 256
     stub = [(middle - 30, 10), (middle + 30, 10), (middle + 36, 110), (middle - 36, 110)]

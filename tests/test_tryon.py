@@ -13,7 +13,8 @@ from torch import Tensor
 
 from portraitgen.body import LABELS
 from portraitgen.editors import EditBatch
-from portraitgen.editors.draping import NECK, SHOULDER, SIDE, Registration
+from portraitgen.editors.draping import SIDE, Registration
+from portraitgen.editors.figure import NECK, SHOULDER
 from portraitgen.editors.garment import read_garment
 from portraitgen.editors.tryon import BuiltinTryOn
 

@@ -1,26 +1,20 @@
 """Registration of a garment photo to the body at rest: which point of the photo lies on which point of the body.
 
-The body's landmarks are those of a grown-up of average build, measured from the base of the neck, which is the origin of every body
-model here at rest. A person's own body differs from them by up to a centimetre at the neck and shoulders, and cloth hangs no closer to
-where it should. So the mapping depends on nothing but the photo.
+The mapping depends on nothing but the photo: a person's own body differs from `figure` by up to a centimetre at the neck and shoulders,
+and cloth hangs no closer to where it should.
 """
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
 from .colour import smoothstep
+from .figure import ARMPIT, CHEST, ELBOW, NECK, SHOULDER, SHOULDER_LINE
 from .garment import Garment, signed_distance
 
-# Metres from the base of the neck, x to one side, y down.
-NECK, SHOULDER, ARMPIT = 0.066, 0.185, (0.165, 0.155)
-SHOULDER_LINE = ((0.0, 0.066, 0.08, 0.10, 0.13, 0.16, 0.185), (-0.012, -0.004, 0.004, 0.015, 0.025, 0.036, 0.055))
-ELBOW = ((0.342, 0.228), (0.296, 0.288))  # outer and inner side
-CHEST = (0.165, 0.115, -0.02)  # half width, half depth, z of the middle
 HUGGING = 0.45  # share of the shoulders' width up to which an opening is made to lie at the neck
 SIDE = 0.2  # from the middle of the chest to its side, along the cloth
 SLACK = 0.25  # of the shoulders' width: how far cloth is taken to go on beyond the photo's silhouette, where it does not end
@@ -200,12 +194,10 @@ def _cover(garment: Garment) -> np.ndarray:
     slack = SLACK * np.ptp(garment.shoulders[:, 0])
     cover = garment.front > -slack
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    (left, right), line = garment.neck, garment.neckline
-    above = np.zeros((height, width), np.uint8)
-    over = np.concatenate([[left], line, [right], [(right[0], -slack), (left[0], -slack)]])
     if not garment.high_collar:
-        cv2.fillPoly(above, [np.rint(over * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
-    cover &= above == 0
+        left, right = garment.neck[:, 0]
+        collar = (x > left) & (x < right) & (y < garment.neckline[:, 1].max())  # it ends where the photo shows it
+        cover &= ~collar | (garment.front > 0)
     cover &= (y < garment.hem[:, 1].mean()) | (garment.front > 0)
     if garment.sleeves is not None:
         for side in (0, 1):

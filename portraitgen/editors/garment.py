@@ -14,13 +14,19 @@ import numpy as np
 
 from ..errors import InputError
 from .cutting import cut_out
+from .figure import NECK, SHOULDER, SHOULDER_LINE
 from .pictures import read_cutout
 from .silhouette import Silhouette
 
 READ_SIDE = 1024  # px: the photo as it is worn
 LOOK_SIDE = 384  # px: the photo as it is measured
 RAYS, RINGS = 61, 72  # of the polar picture in which the neckline is found
+STITCH = 2  # rings: what is thinner along a ray is a line on the cloth and not its edge
+ENDS = RAYS // 10  # rays at each end whose edge is not trusted
+CROOKED = 3  # rings by which the two sides of a neckline may differ
 FRONT_EDGE = 5.0  # CIELAB step from which on an edge within the silhouette counts as the front neckline
+
+HOOD = 0.6  # of the shoulders' width: what stands up between them and is wider is a hood, and no neck
 
 REMEDY = "Use a photo of a top, jacket or dress from the front on a plain background."
 NO_GARMENT = f"The picture shows no garment. {REMEDY}"
@@ -103,14 +109,16 @@ def understand(picture: np.ndarray, mask: np.ndarray) -> Garment:
     solid = _one_piece(solid)
     shape = Silhouette(solid)
     _refuse(shape)
-    neckline, above = _neckline(lab, shape)
     hugs_neck = shape.neck_height > 0.3 * shape.neck_width
+    if hugs_neck and shape.neck_width > HOOD * np.ptp(shape.shoulders[:, 0]):
+        shape = Silhouette(solid, neck=_within_hood(shape))
+    neckline, above = _neckline(lab, shape)
     if hugs_neck:
         body = _without_mannequin(lab, solid, above)
         if body is not None:
             solid = body
             shape = Silhouette(solid, neck=shape.neck)
-    hole = _above(neckline * ratio, mask.shape) if above.any() else np.zeros(mask.shape, bool)
+    hole = _above(neckline * ratio, shape.neck * ratio, mask.shape) if above.any() else np.zeros(mask.shape, bool)
     colour, front = _front(picture, mask, solid, hole)
     description = _describe(lab, solid & ~above, shape)
     ends = None if shape.sleeves is None else shape.sleeves * ratio
@@ -157,6 +165,14 @@ def _refuse(shape: Silhouette) -> None:
         raise InputError(NOT_WORN_HERE.format("a skirt") if widths[0] > 0.25 * widths.max() else NO_GARMENT)
 
 
+def _within_hood(shape: Silhouette) -> np.ndarray:
+    """Where the neck will be [2, 2] in a hood, which hides where the shoulders end: as on the body, measured from the shoulders."""
+    half = np.ptp(shape.shoulders[:, 0]) / 2
+    middle = shape.shoulders.mean(0)
+    rise = (np.interp(SHOULDER, *SHOULDER_LINE) - np.interp(NECK, *SHOULDER_LINE)) / SHOULDER * half
+    return middle + np.array([[-NECK / SHOULDER * half, -rise], [NECK / SHOULDER * half, -rise]])
+
+
 def _neckline(lab: np.ndarray, shape: Silhouette) -> tuple[np.ndarray, np.ndarray]:
     """The front neckline [N, 2] and what lies above it [h, w] bool.
 
@@ -172,6 +188,7 @@ def _neckline(lab: np.ndarray, shape: Silhouette) -> tuple[np.ndarray, np.ndarra
     x = centre[0] + radius * reach[None] * np.cos(angles)[:, None]
     y = centre[1] + radius * reach[None] * np.sin(angles)[:, None]
     polar = cv2.remap(seen, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
+    polar = _without_lines(polar)
     inside = cv2.remap(shape.solid.astype(np.float32), x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
     edge = np.zeros((RAYS, RINGS))
     edge[:, 2:-2] = np.linalg.norm(polar[:, 4:] - polar[:, :-4], axis=-1)
@@ -182,22 +199,42 @@ def _neckline(lab: np.ndarray, shape: Silhouette) -> tuple[np.ndarray, np.ndarra
     rim[:, 1:-1] = np.abs(inside[:, 2:] - inside[:, :-2])
     passed = np.cumsum(np.linalg.norm(np.diff(polar, axis=1, prepend=polar[:, :1]), axis=-1), axis=1)
     strain = 14.0 * np.clip(reach - 1.25 - 0.75 * np.sin(angles)[:, None] ** 2, 0, None)  # deep only in the middle
-    strain[[0, 1, -2, -1]] += 160 * np.minimum(np.abs(reach - 1), 0.5)
-    path = _path(strain + 0.35 * np.minimum(passed, 60.0) - np.minimum(edge, 30.0))
+    strain += 40.0 * np.clip(0.5 + 0.2 * np.sin(angles)[:, None] ** 2 - reach, 0, None)  # and around a throat
+    strain[[0, 1, -2, -1]] += 160 * np.clip(reach - 1, 0, 0.5)
+    # a label is passed and left behind; what has the colours of the middle again is no front
+    middle = np.stack([np.median(polar[:, : ring + 1], axis=1) for ring in range(RINGS)], 1)
+    front = np.clip(np.linalg.norm(np.roll(polar, 2, 1) - middle, axis=-1) / FRONT_EDGE - 0.5, 0, 1)
+    path = _even_path(strain + 0.35 * np.minimum(passed, 60.0) * (0.3 + 0.7 * front) - np.minimum(edge, 30.0))
     seam = bool(np.median(edge[np.arange(RAYS), path][RAYS // 8 : -RAYS // 8]) > FRONT_EDGE)
     if not seam:  # nothing shows above the front: its edge is the silhouette's
-        path = _path(strain - 30.0 * rim)
-    radii = cv2.GaussianBlur(reach[path][:, None], (1, 0), 0.1, sigmaY=1.6)[:, 0]
+        path = _even_path(strain - 30.0 * rim)
+    radii = _with_ends(_with_ends(reach[path], angles)[::-1], angles[::-1])[::-1]
+    radii = cv2.GaussianBlur(radii[:, None].copy(), (1, 0), 0.1, sigmaY=1.6)[:, 0]
     line = centre + radius * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
     if not seam and shape.neck_height > 0.3 * shape.neck_width:  # a collar that stands up the neck
         return line, np.zeros_like(shape.solid)
-    return line, _above(line, shape.solid.shape)
+    return line, _above(line, shape.neck, shape.solid.shape)
 
 
-def _above(line: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """What lies above a neckline [N, 2] in a picture [h, w], and beside it above its ends, bool."""
-    (left, right), width = (line[0], line[-1]), shape[1]
-    beyond = [(width + 9, right[1] - 1), (width + 9, -9), (-9, -9), (-9, left[1] - 1)]
+def _above(line: np.ndarray, neck: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """What lies above a neckline [N, 2] in a picture [h, w], and beside it above the ``neck`` [2, 2], bool.
+
+    Ribs and collars between the neckline and the neck stay: they stand up about as high as they are wide.
+    """
+    (left, right), width = neck, shape[1]
+    rise = np.clip([line[0, 0] - left[0], right[0] - line[-1, 0]], 0, None)
+    beyond = [
+        (line[-1, 0], right[1] - rise[1]),
+        (right[0], right[1] - rise[1]),
+        (right[0], right[1] - 1),
+        (width + 9, right[1] - 1),
+        (width + 9, -9),
+        (-9, -9),
+        (-9, left[1] - 1),
+        (left[0], left[1] - 1),
+        (left[0], left[1] - rise[0]),
+        (line[0, 0], left[1] - rise[0]),
+    ]
     mask = np.zeros(shape[:2], np.uint8)
     cv2.fillPoly(mask, [np.rint(np.concatenate([line, beyond]) * 16).astype(np.int32)], 1, cv2.LINE_8, 4)
     return mask > 0
@@ -216,6 +253,33 @@ def _path(cost: np.ndarray) -> np.ndarray:
     for ray in range(RAYS - 1, 0, -1):
         path.append(int(way[ray, path[-1]]))
     return np.array(path[::-1])
+
+
+def _even_path(cost: np.ndarray) -> np.ndarray:
+    """As `_path`, with both sides about alike, as garments are cut: an edge that only one of them has is a crease or a shadow."""
+    both = _path(cost + cost[::-1])
+    aside = np.abs(np.arange(RINGS)[None] - both[:, None])
+    return _path(cost + 1e4 * (aside > CROOKED))
+
+
+def _with_ends(radii: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """``radii`` [RAYS] with the first `ENDS` on the straight line that the next ones begin, no farther out than the neck, nor farther in.
+
+    There the cloth ends right beside the neckline, so that its edge is not seen for sure.
+    """
+    (x, further), (y, deeper) = (radii[[ENDS, 2 * ENDS]] * turn(angles[[ENDS, 2 * ENDS]]) for turn in (np.cos, np.sin))
+    across = (deeper - y) * np.cos(angles[:ENDS]) - (further - x) * np.sin(angles[:ENDS])
+    straight = (x * (deeper - y) - y * (further - x)) / np.where(np.abs(across) < 1e-6, 1e-6, across)
+    straight = np.where(straight > 0, straight, 1.0)
+    return np.concatenate([np.clip(straight, radii[ENDS], max(1.0, radii[ENDS])), radii[ENDS:]])
+
+
+def _without_lines(polar: np.ndarray) -> np.ndarray:
+    """The polar picture [RAYS, RINGS, 3] without what is thin along its rays: seams are stitched, but do not end the cloth."""
+    reach = 2 * STITCH
+    padded = np.pad(polar, ((0, 0), (reach, reach), (0, 0)), mode="edge")
+    near = np.stack([padded[:, step : step + RINGS] for step in range(2 * reach + 1)])
+    return np.median(near, axis=0).astype(np.float32)
 
 
 def _continued(image: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -252,7 +316,9 @@ def _front(picture: np.ndarray, mask: np.ndarray, solid: np.ndarray, hole: np.nd
     front = (mask > 0.5) & (near > 0.4) & ~hole
     distance = signed_distance(front)
     rim = 1.5 + max(height, width) / 400
-    core = cv2.distanceTransform(front.astype(np.uint8), cv2.DIST_L2, 5) > rim
+    # the neckline is not found to the pixel, and what lies behind it must not show beside it
+    collar = np.arange(height)[:, None] < np.flatnonzero(hole.any(1)).max(initial=0) + 2 * rim
+    core = cv2.distanceTransform(front.astype(np.uint8), cv2.DIST_L2, 5) > np.where(collar, 2 * rim, rim)
     core = core if core.any() else front
     grown = _continued(picture, core)
     smooth = cv2.GaussianBlur(grown, (0, 0), 1.5 * rim)
