@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.data_classes import FileData
 
 import page_endpoints as endpoints
 import page_handlers as handlers
@@ -30,6 +31,7 @@ from page_theme import theme
 from portraitgen import weights
 from portraitgen.errors import InputError
 from portraitgen.kernels import compile_in_background
+from portraitgen.limits import MAX_SECONDS, MAX_START
 from portraitgen.sessions import MAX_AGE, ROOT, TEXT_LIMIT, VIEWS, Session, close_session
 from portraitgen.sweeping import every, shown_always, sweep_files, sweep_folders
 from portraitgen.wording import (
@@ -47,9 +49,13 @@ from portraitgen.wording import (
     LIGHT_HINT,
     LIGHTS,
     LOOK_LABEL,
+    MARK,
     OWN_MACHINE,
     PLAYER,
     PRESET_CHOICES,
+    SECONDS,
+    START,
+    START_HERE,
     STOPPING,
     STORED,
     STORED_HINT,
@@ -94,6 +100,14 @@ def picture(label: str, name: str) -> gr.Image:
     )
     place.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
     return place
+
+
+def at_hand(place: Any, path: str) -> dict[str, Any]:
+    """A file of the page's own as the browser holds files: showing it there asks nothing of the server but the file."""
+    cached = place.move_resource_to_block_cache(path)
+    place.keep_in_cache.add(cached)
+    kept: dict[str, Any] = FileData(path=cached, orig_name=Path(path).name).model_dump()
+    return kept
 
 
 def chips(samples: list[list[str]], place: Any, label: str = "For example", **options: Any) -> None:
@@ -167,7 +181,10 @@ def build() -> gr.Blocks:
                 clip = gr.Video(label="Clip", sources=["upload", "webcam"], height=320, elem_id="clip", buttons=[])
                 about = gr.HTML(note(CLIP_HINT), padding=False, elem_id="about", elem_classes="note")
                 look = gr.Image(label=LOOK_LABEL, interactive=False, height=220, elem_id="look", buttons=[])
-                max_seconds = gr.Slider(1, 60, PAGE_SECONDS, step=1, label="Seconds of the clip to use")
+                with gr.Row():
+                    start = gr.Slider(0, MAX_START, 0, step=0.1, label=START, min_width=240)
+                    max_seconds = gr.Slider(1, MAX_SECONDS, PAGE_SECONDS, step=1, label=SECONDS, min_width=240)
+                here = gr.Button(START_HERE, size="sm")
                 with gr.Column(visible=bool(stored_examples()), elem_id="shelf"):
                     gr.Markdown(STORED_HINT)
                     shelf = gr.Row()
@@ -181,6 +198,7 @@ def build() -> gr.Blocks:
                 with gr.Accordion("Advanced", open=False):
                     preset = gr.Radio(PRESET_CHOICES, value="preview", label="Quality")
                     seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
+                    mark = gr.Checkbox(False, label=MARK)
                     behind = picture("Picture to put behind the person", "behind")
                     learn = gr.Button("Learn the clip now, edit later", size="sm")
                 with gr.Row(elem_id="go"):
@@ -233,10 +251,10 @@ def build() -> gr.Blocks:
                     elem_id="earlier",
                 )
 
-        asked = [clip, preset, max_seconds]
+        asked = [clip, preset, start, max_seconds]
         starters = [*runs, learn, turn, around, *packs.values()]
         shown = [result, status, preview, *starters, stop, session]
-        settings = [strength, preset, background, seed, max_seconds, again]
+        settings = [strength, preset, background, seed, start, max_seconds, mark, again]
         # Before each job's own event and in the browser itself, for the queue says nothing while a job waits in it.
         for button in starters:
             button.click(None, None, [status, *starters, stop], js=wait_in_browser(), api_visibility="private")
@@ -248,7 +266,7 @@ def build() -> gr.Blocks:
         }
         jobs: list[Any] = [
             learn.click(endpoints.reconstruct, [*asked, session], shown[1:], api_name="reconstruct", **HEAVY),
-            turn.click(endpoints.render, [*asked, yaw, pitch, orbit, session], shown, api_name="render", **HEAVY),
+            turn.click(endpoints.render, [*asked, yaw, pitch, orbit, mark, session], shown, api_name="render", **HEAVY),
         ]
         for number, (go, (kind, (work, mine, optional))) in enumerate(zip(runs, wishes.items(), strict=True)):
             inputs = [clip, *mine, *settings, engine[kind], session, *optional]
@@ -257,14 +275,14 @@ def build() -> gr.Blocks:
                 f"{{__type__: 'update', visible: {'true' if i == number else '`hidden`'}}}" for i in range(len(KINDS))
             )
             tabs[kind].select(None, None, runs, js=f"() => [{only}]", api_visibility="private")
-            fresh = [*own[kind], strength, preset, background, seed, again, behind]
+            fresh = [*own[kind], strength, preset, background, seed, mark, again, behind]
             values = json.dumps([getattr(place, "value", None) for place in fresh])
             reset[kind].click(None, None, fresh, js=f"() => {values}", api_visibility="private")
         private = {**HEAVY, "api_visibility": "private"}
         for what, button in (*packs.items(), ("views", around)):
             place = views if what == "views" else made
             work = functools.partial(handlers.export, what)
-            jobs.append(button.click(work, session, [place, *shown[1:]], **private))
+            jobs.append(button.click(work, [mark, session], [place, *shown[1:]], **private))
         stopping = stop.click(lambda: note(STOPPING), None, status, cancels=jobs, queue=False, **QUIET)
         stopping.then(handlers.stopped, session, shown[:-1], queue=False, **QUIET)
         belongings = [visit, earlier, again, more, onward]
@@ -277,23 +295,21 @@ def build() -> gr.Blocks:
         # Weights may have arrived since the page was built.
         offered = list(engine.values())
         demo.load(lambda: [gr.Dropdown(handlers.engines(kind)) for kind in KINDS], None, offered, queue=False, **QUIET)
-        for trigger in (clip.change, max_seconds.release, preset.input):
-            trigger(
-                handlers.look_at,
-                [clip, max_seconds, preset, session],
-                [about, look],
-                trigger_mode="always_last",
-                **QUIET,
-            )
+        now: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
+        clip.change(handlers.look_anew, [clip, max_seconds, preset, session], [about, look, start], **now)
+        moved = here.click(None, None, start, js="() => portraitgen.moment('clip')", api_visibility="private")
+        for trigger in (start.release, max_seconds.release, preset.input, moved.then):
+            trigger(handlers.look_at, [clip, start, max_seconds, preset, session], [about, look], **now)
         with shelf:
             for row in stored_examples():
-                wish = row["picture"] if row["kind"] in ("style", "tryon") else row["text"]
-                answer = (row["clip"], wish, row["result"], note(row["name"], STORED))
+                form = own[row["kind"]][0]
+                wish = at_hand(form, row["picture"]) if row["kind"] in ("style", "tryon") else row["text"]
+                films = at_hand(clip, row["clip"]), at_hand(result, row["result"])
+                answer = json.dumps([films[0], wish, films[1], note(row["name"], STORED)])
+                # The tab is no output of that event: gradio 6.31 does not draw tabs that are one.
+                show = f"() => {{ portraitgen.choose('kinds', {KINDS.index(row['kind'])}); return portraitgen.found({answer}) }}"
                 button = gr.Button(row["name"].capitalize(), size="sm", min_width=100)
-                button.click(lambda answer=answer: answer, None, [clip, own[row["kind"]][0], result, status], **QUIET)
-                # Not as an output of that event: gradio 6.31 does not draw tabs that are one.
-                choose = f"() => {{ portraitgen.choose('kinds', {KINDS.index(row['kind'])}) }}"
-                button.click(None, None, None, js=choose, api_visibility="private")
+                button.click(None, None, [clip, form, result, status], js=show, api_visibility="private")
     return demo.queue(max_size=20)
 
 

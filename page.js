@@ -13,13 +13,14 @@ window.portraitgen = (() => {
         const after = address(result);
         if (!after) return `<p class="empty">${words.empty}</p>`;
         const before = address(clip);
+        const from = after.match(/-from-([\d.]+)\.\w+$/)?.[1] || 0; // where in the clip the result begins
         const name = `show-${Date.now()}`;
         const modes = before ? ["wipe", "side", "result"] : ["result"];
         const radios = modes.map((mode, number) => `<label><input type="radio" name="${name}" value="${mode}"${
             number ? "" : " checked"}><span>${words[mode]}</span></label>`).join("");
         const source = before ? `<video class="before" src="${escaped(before)}" muted loop playsinline preload="auto"
             aria-label="${words.clip}"></video>` : "";
-        return `<figure class="player" data-mode="${modes[0]}">
+        return `<figure class="player" data-mode="${modes[0]}" data-from="${from}">
             <div class="stage">${source}
                 <video class="after" src="${escaped(after)}" loop playsinline preload="auto" aria-label="${words.shown}"></video>
                 <span class="tag left">${words.clip}</span><span class="tag right">${words.shown}</span>
@@ -56,14 +57,23 @@ window.portraitgen = (() => {
 
     const reveal = (id) => document.getElementById(id)?.scrollIntoView({ block: "nearest", behavior: calm() ? "auto" : "smooth" });
 
+    const found = (values) => {
+        // Files that gradio's own answers would bring an address along for.
+        const { root, api_prefix } = window.gradio_config;
+        return values.map((value) => (value.path ? { ...value, url: `${root}${api_prefix}/file=${value.path}` } : value));
+    };
+
+    const moment = (id) => Math.round(10 * (document.querySelector(`#${id} video`)?.currentTime || 0)) / 10;
+
     const choose = (tabs, number) => document.querySelectorAll(`#${tabs} [role=tab]`)[number]?.click();
 
     const parts = (element) => {
         const root = element.closest?.(".player");
         return root && { root, after: root.querySelector(".after"), before: root.querySelector(".before") };
     };
-    const follow = ({ after, before }) => {
-        if (before && Math.abs(before.currentTime - after.currentTime) > 0.07) before.currentTime = after.currentTime;
+    const follow = ({ root, after, before }) => {
+        const time = Number(root.dataset.from) + after.currentTime;
+        if (before && Math.abs(before.currentTime - time) > 0.07) before.currentTime = time;
     };
     const tick = (own) => {
         if (!own.root.isConnected || own.after.paused) return;
@@ -75,6 +85,25 @@ window.portraitgen = (() => {
         root.querySelector(".seek").value = after.duration ? after.currentTime / after.duration : 0;
         root.querySelector(".clock").textContent = clock(after.currentTime);
     };
+
+    // What a screen reader is told of the messages: every stage once, not every percent of it. Errors are alerts and speak for themselves.
+    const speak = () => {
+        const told = document.createElement("p");
+        told.id = "spoken";
+        told.className = "unseen";
+        told.setAttribute("role", "status");
+        document.body.append(told);
+        const latest = {};
+        new MutationObserver(() => {
+            for (const id of ["about", "status"]) {
+                const line = document.querySelector(`#${id} p:not(.bad)`)?.textContent.replace(/: \d+%$/, "") ?? "";
+                if (line && line !== latest[id]) told.textContent = line;
+                latest[id] = line;
+            }
+        }).observe(document.body, { childList: true, subtree: true, characterData: true });
+    };
+    if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", speak);
+    else speak();
 
     document.addEventListener("input", ({ target }) => {
         if (target.matches?.(".turn")) {
@@ -120,5 +149,5 @@ window.portraitgen = (() => {
             shown(own);
         }, true);
     }
-    return { player, turntable, save, reveal, choose };
+    return { player, turntable, save, reveal, found, moment, choose };
 })();

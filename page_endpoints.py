@@ -11,18 +11,21 @@ from portraitgen.editors import EditRequest
 from portraitgen.sessions import Job, Session, make_edit, make_job, make_render, number
 
 
-def reconstruct(clip: str | None, preset: str, max_seconds: float, session: Session) -> Iterator[tuple[Any, ...]]:
+def reconstruct(
+    clip: str | None, preset: str, start: float, max_seconds: float, session: Session
+) -> Iterator[tuple[Any, ...]]:
     """Learn the person in a clip, so that later edits of it in this session skip that part.
 
     Args:
         clip: a video of one person.
         preset: preview, standard or high.
-        max_seconds: use only the first seconds of the clip.
+        start: use the clip from this second on.
+        max_seconds: use only this many seconds of it.
 
     Returns:
         Status as HTML, and the latest picture of the reconstruction.
     """
-    for view in drive(session, lambda own: make_job(clip, preset, max_seconds, own)):
+    for view in drive(session, lambda own: make_job(clip, preset, start, max_seconds, own)):
         yield view[1:]
 
 
@@ -33,7 +36,9 @@ def edit(
     preset: str,
     background: str,
     seed: float,
+    start: float,
     max_seconds: float,
+    mark: bool,
     again: bool,
     engine: str,
     session: Session,
@@ -55,8 +60,8 @@ def edit(
             seed=int(number(seed, "seed")),
             keep_colors=keep_colors,
         )
-        job = make_job(clip, preset, max_seconds, own)
-        return make_edit(job, own, request, background or "auto", behind=behind or "", again=again)
+        job = make_job(clip, preset, start, max_seconds, own)
+        return make_edit(job, own, request, background or "auto", behind=behind or "", again=again, mark=mark)
 
     yield from drive(session, prepare)
 
@@ -68,7 +73,9 @@ def edit_text(
     preset: str,
     background: str,
     seed: float,
+    start: float,
     max_seconds: float,
+    mark: bool,
     again: bool,
     engine: str,
     session: Session,
@@ -83,7 +90,9 @@ def edit_text(
         preset: preview, standard or high.
         background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
         seed: the same seed gives the same result.
-        max_seconds: use only the first seconds of the clip.
+        start: use the clip from this second on.
+        max_seconds: use only this many seconds of it.
+        mark: say in a corner of the picture that it is AI-edited, not only in the file's tags.
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
         engine: auto, builtin, instruct-pix2pix or flux2-klein.
         behind: a picture to put behind the person instead.
@@ -91,7 +100,7 @@ def edit_text(
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
-    settings = clip, strength, preset, background, seed, max_seconds, again, engine, session, behind
+    settings = clip, strength, preset, background, seed, start, max_seconds, mark, again, engine, session, behind
     yield from edit("text", *settings, text=text)
 
 
@@ -103,7 +112,9 @@ def edit_style(
     preset: str,
     background: str,
     seed: float,
+    start: float,
     max_seconds: float,
+    mark: bool,
     again: bool,
     engine: str,
     session: Session,
@@ -119,7 +130,9 @@ def edit_style(
         preset: preview, standard or high.
         background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
         seed: the same seed gives the same result.
-        max_seconds: use only the first seconds of the clip.
+        start: use the clip from this second on.
+        max_seconds: use only this many seconds of it.
+        mark: say in a corner of the picture that it is AI-edited, not only in the file's tags.
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
         engine: auto, builtin or gatys.
         behind: a picture to put behind the person instead.
@@ -127,7 +140,7 @@ def edit_style(
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
-    settings = clip, strength, preset, background, seed, max_seconds, again, engine, session, behind
+    settings = clip, strength, preset, background, seed, start, max_seconds, mark, again, engine, session, behind
     yield from edit("style", *settings, picture=style, keep_colors=keep_colors)
 
 
@@ -138,7 +151,9 @@ def edit_tryon(
     preset: str,
     background: str,
     seed: float,
+    start: float,
     max_seconds: float,
+    mark: bool,
     again: bool,
     engine: str,
     session: Session,
@@ -153,7 +168,9 @@ def edit_tryon(
         preset: preview, standard or high.
         background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
         seed: the same seed gives the same result.
-        max_seconds: use only the first seconds of the clip.
+        start: use the clip from this second on.
+        max_seconds: use only this many seconds of it.
+        mark: say in a corner of the picture that it is AI-edited, not only in the file's tags.
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
         engine: auto, builtin or fashn-vton.
         behind: a picture to put behind the person instead.
@@ -161,7 +178,7 @@ def edit_tryon(
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
-    settings = clip, strength, preset, background, seed, max_seconds, again, engine, session, behind
+    settings = clip, strength, preset, background, seed, start, max_seconds, mark, again, engine, session, behind
     yield from edit("tryon", *settings, picture=garment)
 
 
@@ -172,7 +189,9 @@ def edit_relight(
     preset: str,
     background: str,
     seed: float,
+    start: float,
     max_seconds: float,
+    mark: bool,
     again: bool,
     engine: str,
     session: Session,
@@ -188,7 +207,9 @@ def edit_relight(
         preset: preview, standard or high.
         background: auto, original, edited, blur, transparent, white, green or a colour such as #203040.
         seed: the same seed gives the same result.
-        max_seconds: use only the first seconds of the clip.
+        start: use the clip from this second on.
+        max_seconds: use only this many seconds of it.
+        mark: say in a corner of the picture that it is AI-edited, not only in the file's tags.
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
         engine: auto, builtin or ic-light.
         behind: a picture to put behind the person instead.
@@ -197,30 +218,41 @@ def edit_relight(
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
-    settings = clip, strength, preset, background, seed, max_seconds, again, engine, session, behind
+    settings = clip, strength, preset, background, seed, start, max_seconds, mark, again, engine, session, behind
     yield from edit("relight", *settings, text=light, picture=light_picture)
 
 
 def render(
-    clip: str | None, preset: str, max_seconds: float, yaw: float, pitch: float, orbit: bool, session: Session
+    clip: str | None,
+    preset: str,
+    start: float,
+    max_seconds: float,
+    yaw: float,
+    pitch: float,
+    orbit: bool,
+    mark: bool,
+    session: Session,
 ) -> Iterator[tuple[Any, ...]]:
     """Look at the person from another side: the latest edit of this session, or the clip itself.
 
     Args:
         clip: a video of one person.
         preset: preview, standard or high.
-        max_seconds: use only the first seconds of the clip.
+        start: use the clip from this second on.
+        max_seconds: use only this many seconds of it.
         yaw: turn of the camera to the side, in degrees.
         pitch: turn of the camera up or down, in degrees.
         orbit: swing the camera around the person instead.
+        mark: say in a corner of the picture what it is, not only in the file's tags.
 
     Returns:
         The rendered clip, status as HTML, and the latest picture while it works.
     """
     options = {"yaw": 0.0, "pitch": 0.0, "orbit": True} if orbit else {"yaw": yaw, "pitch": pitch, "orbit": False}
+    options |= {"mark": mark}
 
     def prepare(own: Session) -> Job:
-        job = make_job(clip, preset, max_seconds, own)
+        job = make_job(clip, preset, start, max_seconds, own)
         for name, turn in options.items():
             number(turn, name)
         return make_render(job, own, view="crop", background="white", **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import html
+import math
 import os
 import shutil
 import time
@@ -20,9 +21,10 @@ from portraitgen.apart import apart
 from portraitgen.cores import usable_cores
 from portraitgen.editors import ENGINES, choose_engine
 from portraitgen.errors import InputError, Overrun
-from portraitgen.estimates import expected_seconds, finished_stages, seconds_left, share_done
+from portraitgen.estimates import clip_seconds, expected_seconds, finished_stages, seconds_left, share_done
 from portraitgen.heap import trim
 from portraitgen.lending import LONGEST, PRICE, gpu_calls, gpu_seconds
+from portraitgen.limits import MAX_START
 from portraitgen.progress import Progress
 from portraitgen.sessions import (
     Job,
@@ -64,7 +66,9 @@ def work(job: Job) -> Iterator[Progress]:
     from portraitgen.export import write_ply, write_views, write_zip
 
     if job.learns:
-        yield from pipeline.reconstruct(job.clip, job.portrait, preset=job.preset, max_seconds=job.max_seconds)
+        yield from pipeline.reconstruct(
+            job.clip, job.portrait, preset=job.preset, start=job.start, max_seconds=job.max_seconds
+        )
     if job.verb == "edit":
         yield from pipeline.edit(job.source, job.output, preset=job.preset, **job.options)
     elif job.verb in ("render", "webm", "orbit"):
@@ -101,7 +105,8 @@ def share(job: Job) -> Iterator[Progress]:
         yield from apart(write_zip, job.source, job.output)
     else:
         if job.learns and "matting" not in finished_stages(job.portrait):
-            options = {"preset": job.preset, "max_seconds": job.max_seconds, "until": "matting"}
+            part = {"start": job.start, "max_seconds": job.max_seconds}
+            options = {"preset": job.preset, **part, "until": "matting"}
             yield from apart(pipeline.reconstruct, job.clip, job.portrait, **options)
         if job.verb == "edit":
             yield from pipeline.fetch(choose_engine(job.options["request"], "cuda").engine)
@@ -196,12 +201,26 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
     raise gr.Error(html.escape(message), print_exception=cause is not None, title="Not done", visible=False) from cause
 
 
-def export(what: str, session: Session) -> Iterator[tuple[Any, ...]]:
+def export(what: str, mark: bool, session: Session) -> Iterator[tuple[Any, ...]]:
     """Make a file from the result that is shown: one of "webm", "orbit", "ply", "zip", "views"."""
-    yield from drive(session, lambda own: make_export(what, own))
+    yield from drive(session, lambda own: make_export(what, own, mark=mark))
 
 
-def look_at(clip: str | None, max_seconds: float, preset: str, session: Session) -> Iterator[tuple[str, Any]]:
+def look_anew(clip: str | None, max_seconds: float, preset: str, session: Session) -> Iterator[tuple[Any, ...]]:
+    """`look_at` another clip, from its beginning: with the slider for where it starts, which reaches to its end."""
+    from portraitgen.clip import stated_seconds
+
+    end = 0.0
+    with contextlib.suppress(InputError):  # which `look_at` is about to say
+        end = stated_seconds(clip) if clip else 0.0
+    last = min(end - 0.1, MAX_START) if end else MAX_START
+    for facts, picture in look_at(clip, 0.0, max_seconds, preset, session):
+        yield facts, picture, gr.Slider(value=0, maximum=max(0.1, math.floor(last * 10) / 10))
+
+
+def look_at(
+    clip: str | None, start: float, max_seconds: float, preset: str, session: Session
+) -> Iterator[tuple[str, Any]]:
     """Say at once what an uploaded clip is, then where the face is and what an edit will take; or what is wrong with it."""
     if not clip:
         yield note(CLIP_HINT), None
@@ -209,24 +228,20 @@ def look_at(clip: str | None, max_seconds: float, preset: str, session: Session)
     from portraitgen.clip import probe
 
     try:
-        info = probe(Path(clip), max_seconds=max_seconds)
-        facts = describe_clip(info.width, info.height, info.duration, float(info.rate), info.has_audio)
+        info = probe(Path(clip), start=start, max_seconds=max_seconds)
+        facts = describe_clip(info.width, info.height, info.duration, float(info.rate), info.has_audio, info.start)
         yield note(facts, LOOKING), None
         from portraitgen.inspection import inspect
 
         found = inspect(Path(clip), info)
-        job = make_job(clip, preset, max_seconds, session or Session(), info)
+        job = make_job(clip, preset, start, max_seconds, session or Session(), info)
     except (InputError, OSError) as error:
         yield note(explain_os_error(error) if isinstance(error, OSError) else str(error), bad=True), None
         return
-    already = finished_stages(job.portrait)
-    learn = expected_seconds([s for s in job.stages if s not in already], info.frame_count, preset)
-    edit = expected_seconds(replace(job, verb="edit").stages[len(job.stages) :], info.frame_count, preset)
+    learn, edit = clip_seconds(info.frame_count, preset, finished_stages(job.portrait))
     calls = gpu_calls(replace(job, verb="edit")) if shares_gpu() else ()
     reserved = [round(PRICE * gpu_seconds(call)) for call in calls]
-    cost = describe_cost(
-        sum(learn.values()), sum(edit.values()), cores=usable_cores(), gpu=has_gpu(), reserved=reserved
-    )
+    cost = describe_cost(learn, edit, cores=usable_cores(), gpu=has_gpu(), reserved=reserved)
     yield note(facts, describe_face(found.seen, found.moments), cost), found.picture
 
 

@@ -8,190 +8,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
-
-from portraitgen import __version__
 
 from .cores import usable_cores
-from .editors import ENGINES, EditRequest, check_request
+from .editors import EditRequest, check_request
 from .errors import InputError
-from .pipeline import BODIES, PRESETS
+from .estimates import clip_seconds
+from .grammar import build_parser
 from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
-from .storage import explain_os_error, names_file
+from .sessions import PACKED, VERBS, VIEWS
+from .storage import check_output, explain_os_error, names_file
 from .terminal import fail, follow, keep_interrupts, keep_streams
-
-BACKGROUND_HELP = (
-    "auto (the clip's own, edited too if the edit is about it), original, edited, blur, transparent (writes .webm), white, "
-    "green, #rrggbb or a picture (%(default)s)"
-)
-
-MARK_HELP = "say in a corner of the picture that it is AI-made, not only in the file's tags"
-
-EXAMPLES = """examples:
-  python -m portraitgen reconstruct clip.mp4 -o portrait
-  python -m portraitgen edit portrait -o bronze.mp4 --text "turn her into a bronze statue"
-  python -m portraitgen edit clip.mp4 -o red_hair.mp4 --text "give him red hair" --strength 0.8
-  python -m portraitgen edit portrait -o painted.mp4 --style painting.jpg
-  python -m portraitgen edit portrait -o jumper.mp4 --garment jumper.png
-  python -m portraitgen edit portrait -o evening.mp4 --light "warm sunset from the left"
-  python -m portraitgen render portrait -o orbit.mp4 --view crop --background white --orbit
-  python -m portraitgen evaluate portrait --edited bronze.mp4
-  python -m portraitgen weights --fetch instruct-pix2pix"""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        fail(message)
-
-
-def number(low: float, high: float) -> Any:
-    """An argparse type: a finite number in [low, high]."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high or math.isinf(value):
-            span = f"from {low:g} up" if math.isinf(high) else f"from {low:g} to {high:g}"
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number {span}")
-        return value
-
-    return parse
-
-
-def natural(text: str) -> int:
-    """An argparse type: an integer from 0 to 2^31 - 1."""
-    if not text.isascii() or not text.isdigit() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2147483647")
-    return int(text)
-
-
-def build_parser() -> Parser:
-    """The whole grammar of the command line."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = Parser(
-        prog="python -m portraitgen",
-        description="Edit a portrait clip by a sentence, a style picture, a garment or a light: the clip becomes a dynamic "
-        "3D Gaussian avatar, the avatar is edited, and the clip is rendered again with its sound. Edit only people who agreed.",
-        epilog=EXAMPLES,
-        formatter_class=raw,
-    )
-    parser.add_argument("--version", action="version", version=f"portraitgen {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=Parser)
-
-    running = Parser(add_help=False)
-    running.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-    running.add_argument("--json", action="store_true", help="print the seconds of each stage as JSON on stdout")
-
-    learning = Parser(add_help=False)
-    learning.add_argument("--preset", choices=PRESETS, default="preview", help="quality against time (%(default)s)")
-    learning.add_argument("--seed", type=natural, default=0, metavar="N", help="same seed, same machine, same result")
-
-    verb = verbs.add_parser(
-        "reconstruct",
-        parents=[learning, running],
-        help="turn a clip into a portrait folder",
-        description="Turn a portrait clip into a portrait folder. Run it again to go on after a stop.",
-        epilog="example:\n  python -m portraitgen reconstruct clip.mp4 -o portrait --preset standard",
-        formatter_class=raw,
-    )
-    verb.add_argument("clip", type=Path, metavar="CLIP", help="video of one person, up to a minute")
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="portrait folder to write")
-    verb.add_argument(
-        "--body", choices=BODIES, default="anny", help="body model (%(default)s); smplx: see weights/README.md"
-    )
-    verb.add_argument(
-        "--holdout",
-        type=number(0, 0.9),
-        default=0.0,
-        metavar="FRACTION",
-        help="the last FRACTION of the frames are tracked but never trained on",
-    )
-    verb.add_argument(
-        "--max-seconds", type=number(0.1, math.inf), metavar="S", help="use only the first S seconds of the clip"
-    )
-
-    verb = verbs.add_parser(
-        "edit",
-        parents=[learning, running],
-        help="edit a portrait folder or a clip",
-        description="Edit a portrait folder, or a clip directly, and write the edited clip with its sound.",
-        epilog='example:\n  python -m portraitgen edit portrait -o bronze.mp4 --text "turn her into a bronze statue"',
-        formatter_class=raw,
-    )
-    verb.add_argument("source", type=Path, metavar="DIR_OR_CLIP", help="portrait folder, or a clip")
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.mp4", help="edited clip to write")
-    wish = verb.add_mutually_exclusive_group(required=True)
-    wish.add_argument("--text", metavar="T", help="an instruction, such as 'give him red hair'")
-    wish.add_argument("--style", metavar="IMG", help="a picture whose colours and brushwork the person takes on")
-    wish.add_argument("--garment", metavar="IMG", help="a photo of a garment to wear, lying flat or worn")
-    wish.add_argument("--light", metavar="T", help="a light, as in 'sunset from the left', or a picture lit that way")
-    choices = sorted({name for names in ENGINES.values() for name in names})
-    verb.add_argument(
-        "--engine",
-        choices=["auto", *choices],
-        default="auto",
-        metavar="NAME",
-        help=f"{', '.join(choices)} (%(default)s)",
-    )
-    verb.add_argument("--keep-colors", action="store_true", help="with --style: keep the clip's own colours")
-    verb.add_argument("--strength", type=number(0, 1), default=1.0, metavar="X", help="0 to 1 (%(default)s)")
-    verb.add_argument("--background", default="auto", metavar="B", help=BACKGROUND_HELP)
-    verb.add_argument("--mark", action="store_true", help=MARK_HELP)
-    verb.add_argument("--save", type=Path, metavar="DIR2", help="keep the edited portrait in this folder")
-
-    verb = verbs.add_parser(
-        "render",
-        parents=[running],
-        help="render a portrait folder",
-        description="Render a portrait folder to a clip.",
-        epilog="example:\n  python -m portraitgen render portrait -o side.mp4 --view crop --background white --yaw 20",
-        formatter_class=raw,
-    )
-    verb.add_argument("directory", type=Path, metavar="DIR", help="portrait folder")
-    verb.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.mp4", help="clip to write")
-    verb.add_argument("--view", choices=("frame", "crop"), default="frame", help="whole frame or working crop")
-    verb.add_argument(
-        "--background",
-        default="auto",
-        metavar="B",
-        help=BACKGROUND_HELP,
-    )
-    verb.add_argument("--yaw", type=number(-180, 180), metavar="DEG", help="turn the camera to the side")
-    verb.add_argument("--pitch", type=number(-90, 90), metavar="DEG", help="turn the camera up or down")
-    verb.add_argument("--mark", action="store_true", help=MARK_HELP)
-    verb.add_argument("--orbit", action="store_true", help="swing the camera around the person")
-
-    verb = verbs.add_parser(
-        "evaluate",
-        help="measure a portrait folder",
-        description="Measure a portrait folder, and an edit of it; print one JSON object on stdout.",
-        epilog="example:\n  python -m portraitgen evaluate portrait --edited bronze.mp4",
-        formatter_class=raw,
-    )
-    verb.add_argument("directory", type=Path, metavar="DIR", help="portrait folder")
-    verb.add_argument("--edited", type=Path, metavar="OUT.mp4", help="an edited clip of it")
-    verb.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to compute")
-
-    verb = verbs.add_parser(
-        "weights",
-        help="downloadable weights: what is here, what is missing",
-        description="List the weights that can be downloaded, with licence and size, or fetch them.",
-        epilog="example:\n  python -m portraitgen weights --fetch instruct-pix2pix",
-        formatter_class=raw,
-    )
-    which = verb.add_mutually_exclusive_group()
-    which.add_argument("--fetch", metavar="NAME", help="download one entry")
-    which.add_argument("--all", action="store_true", help="download every entry")
-    return parser
+from .wording import describe_clip, describe_cost, describe_face
 
 
 def reconstruct(arguments: argparse.Namespace) -> str | None:
@@ -206,6 +37,7 @@ def reconstruct(arguments: argparse.Namespace) -> str | None:
         preset=arguments.preset,
         body=arguments.body,
         holdout=arguments.holdout,
+        start=arguments.start,
         max_seconds=arguments.max_seconds,
         device=arguments.device,
         seed=arguments.seed,
@@ -243,6 +75,8 @@ def edit(arguments: argparse.Namespace) -> str | None:
         arguments.output,
         request=request,
         preset=arguments.preset,
+        start=arguments.start,
+        max_seconds=arguments.max_seconds,
         background=arguments.background,
         device=arguments.device,
         save=arguments.save,
@@ -252,12 +86,17 @@ def edit(arguments: argparse.Namespace) -> str | None:
     return json.dumps(seconds) if arguments.json else None
 
 
+def check_folder(directory: Path) -> None:
+    """Refuse what is no folder at all."""
+    if not directory.is_dir():
+        raise InputError(f"There is no portrait folder at {directory}. Make one with reconstruct.")
+
+
 def render(arguments: argparse.Namespace) -> str | None:
     """Verb ``render``: portrait folder to clip."""
     if arguments.orbit and (arguments.yaw is not None or arguments.pitch is not None):
         raise InputError("An orbit moves the camera by itself. Use either --orbit or --yaw and --pitch.")
-    if not arguments.directory.is_dir():
-        raise InputError(f"There is no portrait folder at {arguments.directory}. Make one with reconstruct.")
+    check_folder(arguments.directory)
     from portraitgen import pipeline
 
     steps = pipeline.render(
@@ -275,10 +114,51 @@ def render(arguments: argparse.Namespace) -> str | None:
     return json.dumps(seconds) if arguments.json else None
 
 
+def export(arguments: argparse.Namespace) -> str | None:
+    """Verb ``export``: portrait folder to a file for other programs."""
+    check_folder(arguments.directory)
+    what, output = arguments.what, arguments.output
+    check_output(output, PACKED[what])
+    from .export import write_ply, write_views, write_zip
+
+    if what == "zip":
+        steps = write_zip(arguments.directory, output)
+    elif what == "ply":
+        steps = write_ply(arguments.directory, output, device=arguments.device)
+    else:
+        steps = write_views(arguments.directory, output, count=VIEWS, device=arguments.device)
+    seconds = follow(steps, VERBS[what])
+    return json.dumps(seconds) if arguments.json else None
+
+
+def inspect(arguments: argparse.Namespace) -> str:
+    """Verb ``inspect``: what the page says of a clip before anything is done with it."""
+    from .clip import probe
+    from .inspection import inspect as look
+    from .inspection import write_picture
+
+    if arguments.output is not None:
+        check_output(arguments.output, ".jpg")
+    info = probe(arguments.clip, start=arguments.start, max_seconds=arguments.max_seconds)
+    found = look(arguments.clip, info)
+    if arguments.output is not None:
+        write_picture(arguments.output, found)
+    learn, edit = clip_seconds(info.frame_count, arguments.preset)
+    if arguments.json:
+        values = {name: value for name, value in info.to_json().items() if name not in ("timestamps", "colour")}
+        crop = found.crop.to_json()
+        face = {"seen": found.seen, "moments": found.moments}
+        return json.dumps(values | {"crop": crop, "face": face, "cpu_seconds": {"learn": learn, "edit": edit}})
+    from .pipeline import resolve_device
+
+    facts = describe_clip(info.width, info.height, info.duration, float(info.rate), info.has_audio, info.start)
+    cost = describe_cost(learn, edit, cores=usable_cores(), gpu=resolve_device("auto").type == "cuda", reserved=())
+    return "\n".join([facts, describe_face(found.seen, found.moments), cost])
+
+
 def evaluate(arguments: argparse.Namespace) -> str:
     """Verb ``evaluate``: measurements as one JSON object on stdout."""
-    if not arguments.directory.is_dir():
-        raise InputError(f"There is no portrait folder at {arguments.directory}. Make one with reconstruct.")
+    check_folder(arguments.directory)
     if arguments.edited is not None and not arguments.edited.is_file():
         raise InputError(f"There is no edited clip at {arguments.edited}. Make one with edit.")
     from portraitgen import pipeline
@@ -306,7 +186,15 @@ def weights(arguments: argparse.Namespace) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; every error that a person can cause is one line on stderr and exit code 2."""
-    verbs = {"reconstruct": reconstruct, "edit": edit, "render": render, "evaluate": evaluate, "weights": weights}
+    verbs = {
+        "inspect": inspect,
+        "reconstruct": reconstruct,
+        "edit": edit,
+        "render": render,
+        "export": export,
+        "evaluate": evaluate,
+        "weights": weights,
+    }
     parsed = build_parser().parse_args(arguments)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # stdout carries the result alone, whatever a library prints

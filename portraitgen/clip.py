@@ -13,7 +13,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 
 from .decoding import (
     BT709,
+    INDEXED,
     MAX_RATE,
     Converter,
     audio_stream,
@@ -33,19 +34,19 @@ from .decoding import (
     most_frames,
     opened,
     origin,
+    seek_before,
     turned,
 )
 from .encoding import write_gray, write_video
 from .errors import InputError
+from .limits import MAX_SECONDS, MAX_START
 
 __all__ = ["MAX_SECONDS", "ClipInfo", "probe", "read_frames", "read_gray", "write_gray", "write_video"]
 
-MAX_SECONDS = 60.0
 MIN_FRAMES = 2
 
 _SLACK = 0.5  # seconds a clip may run over MAX_SECONDS: "a minute" is rarely cut to the frame
 _ROUNDING = 1e-4  # seconds
-_COUNTED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}  # containers whose packets tell the frames and their times
 _UNTIMED = {"avi"}  # containers whose frames carry no presentation times: frame k is shown at k / rate
 
 
@@ -60,7 +61,8 @@ class ClipInfo:
         duration: seconds from the first frame's time to the end of the last frame.
         has_audio: whether there is a sound track that can be decoded.
         rotation: degrees counter-clockwise by which the stored pictures are turned for display.
-        timestamps: time of each frame in seconds, strictly increasing.
+        timestamps: time of each frame in seconds from the clip's start, strictly increasing.
+        start: time before which nothing of the clip is used, pictures or sound: that of the first frame, or 0 for the clip's own start.
         pixel_aspect: width over height of one pixel; 1 but for anamorphic sources. The output carries it on.
         colour: (primaries, transfer, matrix) codes of ITU-T H.273 that the output is tagged with; 2 is "unspecified".
     """
@@ -75,6 +77,11 @@ class ClipInfo:
     timestamps: tuple[float, ...]
     pixel_aspect: Fraction = Fraction(1)
     colour: tuple[int, int, int] = BT709
+    start: float = 0.0
+
+    def from_start(self) -> ClipInfo:
+        """The same with times that count from ``start``, which are those of a file that is written."""
+        return replace(self, timestamps=tuple(time - self.start for time in self.timestamps), start=0.0)
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values."""
@@ -93,17 +100,21 @@ class ClipInfo:
         return cls(**(values | restored))
 
 
-def probe(path: str | Path, *, max_seconds: float | None = None) -> ClipInfo:
+def probe(path: str | Path, *, start: float = 0.0, max_seconds: float | None = None) -> ClipInfo:
     """Find out what a clip is, decoding a few frames at most where the container tells the rest.
 
-    A file whose end is missing counts up to its last good frame. With ``max_seconds``, only frames that begin before that many seconds
-    after the first count. Raises InputError, with one sentence for the person, if the file is no clip that can be used: missing, empty,
-    broken, not a video, a picture, a single frame, larger than MAX_SIDE, smaller than MIN_SIDE, longer than MAX_SECONDS, faster than
-    MAX_RATE, or of more tracks or pixels in all than anybody's clip.
+    A file whose end is missing counts up to its last good frame. Only frames that begin at ``start`` seconds or later count and, with
+    ``max_seconds``, before that many seconds after the first of them.
+
+    Raises InputError, with one sentence for the person, if the file is no clip that can be used: missing, empty, broken, not a video, a
+    picture, a single frame, larger than MAX_SIDE, smaller than MIN_SIDE, longer than MAX_SECONDS, faster than MAX_RATE, of more tracks or
+    pixels in all than anybody's clip, or over before ``start``.
     """
     path = Path(path)
     if max_seconds is not None and not max_seconds > 0:
         raise InputError(f"The length to use is {max_seconds:g} seconds, it must be more than 0.")
+    if not 0 <= start <= MAX_START:
+        raise InputError(f"The clip is to start at {start:g} seconds, it can start from 0 to {MAX_START:.0f}.")
     limit = MAX_SECONDS + _SLACK if max_seconds is None else min(max_seconds - _ROUNDING, MAX_SECONDS + _SLACK)
     with opened(path) as (container, stream):
         first = next(decoded(container, stream), None)
@@ -112,10 +123,12 @@ def probe(path: str | Path, *, max_seconds: float | None = None) -> ClipInfo:
         width, height = displayed_size(first)
         check_size(width, height)
         most = most_frames(width, height)
-        times, longer = _packet_times(path, limit, most)
+        times, longer = _packet_times(path, start, limit, most)
         if longer and limit > MAX_SECONDS:
-            raise InputError(_too_long(path, float(container.duration or 0) / av.time_base))
-        times = times or _decoded_times(path, limit, most)
+            raise InputError(_too_long(path, start, float(container.duration or 0) / av.time_base - start))
+        times = times or _decoded_times(path, start, limit, most)
+        if len(times) <= MIN_FRAMES and start:
+            raise _beyond(path, start, times[-1])
         if len(times) <= MIN_FRAMES:
             raise InputError(
                 f"{path.name} has a single frame, a clip needs more. Upload a video in which the person moves."
@@ -140,7 +153,14 @@ def probe(path: str | Path, *, max_seconds: float | None = None) -> ClipInfo:
             timestamps=tuple(times),
             pixel_aspect=1 / aspect if turned(first) else aspect,
             colour=colour(first),
+            start=times[0] if start else 0.0,
         )
+
+
+def stated_seconds(path: str | Path) -> float:
+    """How long a file says it is, in seconds, true or not; 0 if it says nothing."""
+    with opened(Path(path)) as (container, _):
+        return float(container.duration or 0) / av.time_base
 
 
 def read_frames(path: str | Path, info: ClipInfo) -> Iterator[np.ndarray]:
@@ -151,13 +171,16 @@ def read_frames(path: str | Path, info: ClipInfo) -> Iterator[np.ndarray]:
     with opened(Path(path)) as (container, stream):
         convert = Converter(info.width, info.height)
         timed = container.format.name not in _UNTIMED
-        start = origin(container, stream)
+        shift = origin(container, stream)
+        seek_before(container, stream, shift + info.start)
         done = 0
         shown: np.ndarray | None = None
-        for frame in decoded(container, stream):
-            number = done
-            if timed and frame.pts is not None:
-                number = _nearest(info.timestamps, float(frame.pts * stream.time_base) - start)
+        for index, frame in enumerate(decoded(container, stream)):
+            known = timed and frame.pts is not None
+            time = float(frame.pts * stream.time_base) - shift if known else index * _period(stream)
+            if info.start and time < info.start - _ROUNDING:
+                continue
+            number = _nearest(info.timestamps, time) if known else done
             if number < done:
                 continue  # the timeline has no such frame
             picture = convert(frame)
@@ -180,13 +203,18 @@ def read_gray(path: str | Path) -> Iterator[np.ndarray]:
             yield frame.to_ndarray()[: frame.height]  # the decoder may add empty colour planes
 
 
-def _too_long(path: Path, seconds: float) -> str:
+def _too_long(path: Path, start: float, seconds: float) -> str:
     spoken = f"is {seconds:.0f} seconds" if seconds < 180 else f"is {seconds / 60:.0f} minutes"
     length = f"{spoken} long" if seconds > MAX_SECONDS else "is too long"
+    where = f" from {start:g} s on" if start else ""
     return (
-        f"{path.name} {length}, at most {MAX_SECONDS:.0f} seconds are allowed. "
-        f"Cut it, or use only its start with --max-seconds {MAX_SECONDS:.0f}."
+        f"{path.name} {length}{where}, at most {MAX_SECONDS:.0f} seconds are allowed. "
+        f"Cut it, or use only a part of it with --max-seconds {MAX_SECONDS:.0f}."
     )
+
+
+def _beyond(path: Path, start: float, end: float) -> InputError:
+    return InputError(f"{path.name} ends at {end:.1f} s, it cannot be used from {start:g} s on. Start earlier.")
 
 
 def _check_count(path: Path, count: int, most: int) -> None:
@@ -201,15 +229,23 @@ def _nearest(times: tuple[float, ...], time: float) -> int:
     return after - 1 if after > 0 and time - times[after - 1] < times[after] - time else after
 
 
-def _packet_times(path: Path, limit: float, most: int) -> tuple[list[float], bool]:
-    """Frame times below ``limit`` seconds and, last, where they end, from the packets alone; and whether the clip goes on from there.
+def _period(stream: Any) -> float:
+    """Seconds from frame to frame where a container does not say their times."""
+    return 1 / float(stream.average_rate or stream.guessed_rate or 25)
 
-    Raises InputError for more than ``most`` of them. No times where packets do not tell: other containers, missing times, or pictures at
-    the end that do not decode.
+
+def _packet_times(path: Path, start: float, limit: float, most: int) -> tuple[list[float], bool]:
+    """Frame times from ``start`` on, below ``limit`` seconds after the first, and, last, where they end, from the packets alone; and
+    whether the clip goes on from there.
+
+    Raises InputError for more than ``most`` of them, and where there are none. No times where packets do not tell: other containers,
+    missing times, or pictures at the end that do not decode.
     """
     with opened(path) as (container, stream):
-        told = container.format.name in _COUNTED
+        told = container.format.name in INDEXED
         base = stream.time_base
+        shift = origin(container, stream)
+        passed, last = 0, 0.0
         spans: dict[int, int] = {}
         first = None
         longer = False
@@ -218,6 +254,10 @@ def _packet_times(path: Path, limit: float, most: int) -> tuple[list[float], boo
                 if packet.size == 0 or packet.is_discard:
                     continue
                 time = packet.dts if packet.pts is None else packet.pts
+                if start and time is not None and (seconds := float(time * base) - shift) < start - _ROUNDING:
+                    passed, last = passed + 1, max(last, seconds + float((packet.duration or 0) * base))
+                    _check_count(path, passed, round(MAX_RATE * MAX_START))
+                    continue
                 told = told and packet.pts is not None and not packet.is_corrupt and time not in spans
                 if time is not None:
                     spans[time] = packet.duration or 0
@@ -227,15 +267,16 @@ def _packet_times(path: Path, limit: float, most: int) -> tuple[list[float], boo
                 if longer and (packet.dts is None or (packet.dts - first) * base > limit):
                     break  # later packets hold later frames
         order = sorted(spans)
+        if told and not order and passed:
+            raise _beyond(path, start, last)
         within = [time for time in order if (time - order[0]) * base < limit]
         if (
             not told
             or not within
-            or (not longer and stream.frames > len(order))
+            or (not longer and stream.frames > passed + len(order))
             or not _ends_decode(container, stream, within)
         ):
             return [], longer
-        shift = origin(container, stream)
         times = [float(time * base) - shift for time in within]
         span = spans[within[-1]] or (within[-1] - within[-2] if len(within) > 1 else 1)
         end = order[len(within)] if longer else within[-1] + span
@@ -257,17 +298,21 @@ def _ends_decode(container: Any, stream: Any, order: list[int]) -> bool:
     return True
 
 
-def _decoded_times(path: Path, limit: float, most: int) -> list[float]:
+def _decoded_times(path: Path, start: float, limit: float, most: int) -> list[float]:
     """The times of `_packet_times` by decoding, up to the last good frame of a damaged clip."""
     with opened(path) as (container, stream):
         timed = container.format.name not in _UNTIMED
         shift = origin(container, stream)
-        period = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+        period = _period(stream)
         times: list[float] = []
         good, end = 0, 0.0
-        for frame in decoded(container, stream):
+        for index, frame in enumerate(decoded(container, stream)):
             known = timed and frame.pts is not None
-            time = float(frame.pts * stream.time_base) - shift if known else len(times) * period
+            time = float(frame.pts * stream.time_base) - shift if known else index * period
+            if start and time < start - _ROUNDING:
+                end = time + period
+                _check_count(path, index, most)
+                continue
             if times and time <= times[-1]:
                 time = times[-1] + period / 8
             if times and time - times[0] >= limit:
@@ -277,4 +322,4 @@ def _decoded_times(path: Path, limit: float, most: int) -> list[float]:
             if not frame.is_corrupt:
                 good = len(times)
                 end = time + (float((frame.duration or 0) * stream.time_base) if known else 0.0)
-        return [*times[:good], max(end, times[good - 1] + period) if good else 0.0]
+        return [*times[:good], max(end, times[good - 1] + period) if good else end]

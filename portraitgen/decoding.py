@@ -36,6 +36,11 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,mpegts,mpeg,flv,asf,ogg"  # no playlists: these open other files
 )
 # A picture that turns huge in the middle of a file is not even allocated. 64 is the largest block of HEVC.
+_RUN_IN = 1.0  # seconds: pictures are stored out of order, and sound needs some to settle
+INDEXED = {
+    "mov,mp4,m4a,3gp,3g2,mj2",
+    "matroska,webm",
+}  # containers whose packets tell the frames and their times, and that lead to a time
 _DECODER = {"max_pixels": str((MAX_SIDE + 64) ** 2)}
 _STILLS = {"avif", "heic", "heix", "mif1"}
 _HDR_TRANSFERS = {16, 18}  # PQ and HLG, ITU-T H.273
@@ -120,6 +125,17 @@ def origin(container: Any, stream: Any) -> float:
     """
     starts = [float((s.start_time or 0) * s.time_base) for s in (stream, audio_stream(container)) if s is not None]
     return min(starts[0], max(0.0, starts[-1]))
+
+
+def seek_before(container: Any, stream: Any, time: float) -> None:
+    """Go on to the last picture, or sound, that can be decoded by itself, a little before ``time``, in seconds of the container's time.
+
+    Where a container does not lead there it stays at its start: what comes out is to be looked at from then on in any case.
+    """
+    target = time - _RUN_IN
+    if target > float((stream.start_time or 0) * stream.time_base) and container.format.name in INDEXED:
+        with contextlib.suppress(av.FFmpegError):
+            container.seek(round(target / stream.time_base), stream=stream)
 
 
 def audio_stream(container: Any) -> Any:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
-from .decoding import EXACT, MATRICES, audio_stream, opened, origin
+from .decoding import EXACT, MATRICES, audio_stream, opened, origin, seek_before
 from .provenance import SOURCE_TYPE, xmp_box
 from .storage import replacing
 
@@ -39,7 +39,7 @@ def write_video(
     crf: float = 16,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write a clip with the times of ``info`` and the first sound track of ``audio_from``.
+    """Write a clip with the times of ``info``, counted from its start, and the first sound track of ``audio_from``.
 
     Args:
         path: the file, replaced only when the new one is whole. ``.webm`` is written as VP9 with an alpha channel, anything else as MP4
@@ -47,8 +47,9 @@ def write_video(
         frames: ``info.frame_count`` arrays of one size, any size, uint8 RGB ``[H, W, 3]``, or with straight alpha ``[H, W, 4]`` for
             WebM; ValueError if there are more or fewer. 4:2:0 cannot hold odd sizes: an odd width or height gets one more column or
             row, a copy of the last.
-        audio_from: clip on whose times ``info`` is based; its sound is cut to the frames. AAC and MP3 are copied to MP4, anything else
-            becomes AAC; in WebM all sound becomes Opus.
+        audio_from: clip on whose times ``info`` is based; its sound is cut to the frames. AAC and MP3 are copied to MP4, but for a clip
+            that is used from somewhere in its middle, where a packet is too coarse a cut; anything else becomes AAC. In WebM all sound
+            becomes Opus.
         crf: quality of libx264, 0 lossless to 51; WebM has its own.
         metadata: tags of the container, such as those of `provenance.provenance`; MP4 keeps only names that it knows (``comment``,
             ``description``, ``date``, …) and says the digital source type as XMP. Tags of ``audio_from`` are never taken over.
@@ -75,7 +76,7 @@ def _write(
         container = stack.enter_context(_muxer(path, "webm" if transparent else "mp4"))
         container.metadata.update(metadata)
         options = {"crf": str(crf), "preset": "fast"}
-        if not _is_even(info):
+        if not _is_even(info.from_start()):
             options["bf"] = (
                 "0"  # MP4 stores how long pictures last in decoding order: only without reordering is that right for the last
             )
@@ -92,7 +93,7 @@ def _write(
         sound: Iterator[float] = iter(())
         if audio_from is not None and info.has_audio:
             sound = _sound(container, *stack.enter_context(opened(Path(audio_from))), info, opus=transparent)
-        _encode(container, stream, (_to_yuv(frame, info.colour[2]) for frame in frames), info, sound)
+        _encode(container, stream, (_to_yuv(frame, info.colour[2]) for frame in frames), info.from_start(), sound)
 
 
 def write_gray(path: str | Path, frames: Iterable[np.ndarray], info: ClipInfo) -> None:
@@ -101,7 +102,7 @@ def write_gray(path: str | Path, frames: Iterable[np.ndarray], info: ClipInfo) -
         stream = container.add_stream("libx264", rate=info.rate, options={"qp": "0", "preset": "veryfast"})
         stream.pix_fmt = "gray"
         pictures = (av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="gray") for frame in frames)
-        _encode(container, stream, pictures, info, iter(()))
+        _encode(container, stream, pictures, info.from_start(), iter(()))
 
 
 @contextlib.contextmanager
@@ -187,11 +188,10 @@ def _sound(container: Any, source: Any, video: Any, info: ClipInfo, *, opus: boo
     The track exists when this returns, as it must before the first packet is muxed.
     """
     track = audio_stream(source)
-    end = info.timestamps[0] + info.duration
-    if not opus and track.codec_context.codec.canonical_name in _COPIED_AUDIO:
-        return _copied_sound(
-            container, source, track, container.add_stream_from_template(track), origin(source, video), end
-        )
+    begin = origin(source, video) + info.start
+    end = info.timestamps[0] + info.duration - info.start
+    if not opus and not info.start and track.codec_context.codec.canonical_name in _COPIED_AUDIO:
+        return _copied_sound(container, source, track, container.add_stream_from_template(track), begin, end)
     rate = track.codec_context.sample_rate
     layout = track.codec_context.layout.name
     if opus:
@@ -201,7 +201,9 @@ def _sound(container: Any, source: Any, video: Any, info: ClipInfo, *, opus: boo
         made = container.add_stream("aac", rate=rate if rate in _AAC_RATES else 48000)
         made.layout = layout if layout in _AAC_LAYOUTS else "stereo"
     made.bit_rate = 96000 * made.codec_context.channels
-    return _made_sound(container, source, track, made, origin(source, video), end)
+    if info.start:
+        seek_before(source, track, begin)
+    return _made_sound(container, source, track, made, begin, end)
 
 
 def _copied_sound(container: Any, source: Any, track: Any, copy: Any, start: float, end: float) -> Iterator[float]:
@@ -221,18 +223,23 @@ def _copied_sound(container: Any, source: Any, track: Any, copy: Any, start: flo
 
 def _made_sound(container: Any, source: Any, track: Any, made: Any, start: float, end: float) -> Iterator[float]:
     codec = made.codec_context
-    resampler = av.AudioResampler(
-        format=codec.format, layout=codec.layout, rate=codec.sample_rate, frame_size=codec.frame_size
-    )
-    clock: int | None = None  # samples
+    resampler = av.AudioResampler(format=codec.format, layout=codec.layout, rate=codec.sample_rate)
+    waiting = av.AudioFifo()
+    heard: int | None = None  # samples after ``start`` at which the next sound from the source belongs
+    clock = 0  # samples written
     for frame in itertools.chain(_decoded_sound(source, track), [None]):
-        if clock is None:
-            clock = (
+        if heard is None:
+            heard = (
                 round((float((frame.pts or 0) * track.time_base) - start) * codec.sample_rate)
                 if frame is not None
                 else 0
             )
+            clock = max(heard, 0)
         for piece in resampler.resample(frame):
+            if heard + piece.samples > 0:
+                waiting.write(_without_first(piece, max(-heard, 0)))
+            heard += piece.samples
+        for piece in waiting.read_many(codec.frame_size, partial=frame is None):
             piece.pts, piece.time_base = clock, Fraction(1, codec.sample_rate)
             container.mux(made.encode(piece))
             clock += piece.samples
@@ -242,6 +249,17 @@ def _made_sound(container: Any, source: Any, track: Any, made: Any, start: float
         if clock / codec.sample_rate > end:
             break
     container.mux(made.encode(None))
+
+
+def _without_first(piece: Any, count: int) -> Any:
+    """A piece of sound less its first ``count`` samples."""
+    values = piece.to_ndarray()  # [channels, samples], or [1, samples × channels]
+    each = 1 if piece.format.is_planar else piece.layout.nb_channels
+    rest = av.AudioFrame.from_ndarray(
+        np.ascontiguousarray(values[:, count * each :]), format=piece.format.name, layout=piece.layout.name
+    )
+    rest.sample_rate = piece.sample_rate
+    return rest
 
 
 def _packets(source: Any, track: Any) -> Iterator[Any]:

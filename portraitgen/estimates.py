@@ -7,10 +7,11 @@ by what its own first stages took.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from .cores import usable_cores
+from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
 
 _CORES = 2  # that the numbers below were measured on
 _USEFUL_CORES = 8  # more make nothing faster
@@ -45,6 +46,12 @@ def expected_seconds(
         frames = min(frame_count, _TRAINED) if grows else frame_count
         seconds[stage] = (fixed * (_PRESETS[preset] if grows else 1) + each * frames) / speed
     return seconds
+
+
+def clip_seconds(frame_count: int, preset: str, done: Collection[str] = ()) -> tuple[float, float]:
+    """Seconds on this machine's CPU to learn a clip, less the stages that are ``done``, and for each edit of it."""
+    learn = expected_seconds([stage for stage in RECONSTRUCT_STAGES if stage not in done], frame_count, preset)
+    return sum(learn.values()), sum(expected_seconds(EDIT_STAGES, frame_count, preset).values())
 
 
 def finished_stages(portrait: Path) -> frozenset[str]:

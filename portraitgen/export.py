@@ -36,6 +36,7 @@ def write_ply(directory: Path, output: Path, frame: int = 0, *, device: str = "a
     constant spherical harmonic. What the neural renderer adds to the colours is no property of a Gaussian and not in the file.
     """
     portrait = Portrait.load(directory)
+    portrait.require("reconstruction")
     if not 0 <= frame < portrait.clip.frame_count:
         raise InputError(f"There is no frame {frame}. The clip has {portrait.clip.frame_count}, counted from 0.")
     yield Progress("export", 0.1, "Reading the avatar")
@@ -65,6 +66,7 @@ def write_ply(directory: Path, output: Path, frame: int = 0, *, device: str = "a
 def write_views(directory: Path, output: Path, *, count: int, device: str = "auto") -> Iterator[Progress]:
     """Write one moment of the clip, the middle, from ``count`` sides as a strip of `VIEW_SIDE` px pictures, left to right, over white."""
     portrait = Portrait.load(directory)
+    portrait.require("reconstruction")
     where = resolve_device(device)
     fitted = load_fitted(portrait, where)
     K = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors")).K.to(where)

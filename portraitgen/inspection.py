@@ -12,8 +12,9 @@ import numpy as np
 
 from .clip import ClipInfo
 from .crop import Crop, choose_crop
-from .decoding import Converter, decoded, opened, origin
+from .decoding import Converter, decoded, opened, origin, seek_before
 from .errors import InputError
+from .storage import replacing
 
 MOMENTS = 5
 PICTURE_SIDE = 640  # px, longest side of the picture that is shown
@@ -38,6 +39,13 @@ class Inspection:
     seen: int
     moments: int
     picture: np.ndarray
+
+
+def write_picture(path: Path, found: Inspection) -> None:
+    """Write the picture of a first look as JPEG."""
+    _, data = cv2.imencode(".jpg", found.picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    with replacing(path) as temporary:
+        temporary.write_bytes(data.tobytes())
 
 
 @dataclass(frozen=True)
@@ -84,9 +92,12 @@ def sample_frames(path: Path, info: ClipInfo, count: int) -> Iterator[tuple[floa
     with opened(path) as (container, stream):
         stream.codec_context.skip_frame = "NONREF"
         start, base = origin(container, stream), stream.time_base
+        seek_before(container, stream, start + info.start)
         step = info.duration / info.frame_count
         for number, frame in enumerate(decoded(container, stream)):
-            time = float(frame.pts * base) - start if frame.pts is not None else begin + number * step
+            time = float(frame.pts * base) - start if frame.pts is not None else begin - info.start + number * step
+            if info.start and time < begin - step / 2:
+                continue
             if time >= begin + info.duration:
                 break
             latest = (time, frame)

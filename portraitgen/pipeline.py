@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,14 @@ import numpy as np
 from . import weights
 from .errors import InputError
 from .progress import RECONSTRUCT_STAGES, Progress
-from .storage import check_output, check_writable, explain_os_error
+from .stages import clip_stage, load_tracking, matting_stage, timed, tracking_stage
+from .storage import check_output, check_writable
 
 if TYPE_CHECKING:
     import torch
 
     from .backgrounds import Background
     from .editors import Editor, EditRequest
-    from .portrait import Portrait, Settings
 
 PRESETS = ("preview", "standard", "high")
 BODIES = ("anny", "smplx")
@@ -40,6 +40,7 @@ def reconstruct(
     preset: str = "preview",
     body: str = "anny",
     holdout: float = 0.0,
+    start: float = 0.0,
     max_seconds: float | None = None,
     device: str = "auto",
     seed: int = 0,
@@ -55,7 +56,8 @@ def reconstruct(
         preset: one of `PRESETS`.
         body: one of `BODIES`; "smplx" reads the person's own file, see `weights.find_smplx`.
         holdout: fraction of the frames, at the end, in [0, 0.9], that is tracked but never trained on.
-        max_seconds: use only this much of the clip.
+        start: use the clip from this second on.
+        max_seconds: use only this much of it.
         device: "auto", "cpu" or "cuda".
         seed: of everything random; same seed, same machine, same result.
         until: "matting" to stop before the stage that wants a GPU; calling it again goes on from there.
@@ -81,28 +83,28 @@ def reconstruct(
     where = resolve_device(device)
     if body == "smplx":  # the person's own file: find out now, not after the clip's first pass, whether it can be used
         load_body(body)
-    settings = Settings(file_sha256(clip), preset, body, holdout, max_seconds, seed)
+    settings = Settings(file_sha256(clip), preset, body, holdout, max_seconds, seed, start)
     began = not Portrait.exists(directory)
     if began and directory.exists() and any(directory.iterdir()):
         raise InputError(f"{directory} is not empty and holds no portrait. Choose a new folder.")
     try:
         if began:
-            portrait = yield from _clip_stage(clip, directory, settings)
+            portrait = yield from clip_stage(clip, directory, settings)
         else:
             portrait = Portrait.load(directory)
             if portrait.settings != settings:
                 raise InputError(
-                    f"{directory} holds another portrait (other clip, preset, seed or hold-out). Choose a new folder."
+                    f"{directory} holds another portrait (other clip, part, preset, seed or hold-out). Choose a new folder."
                 )
         if "tracking" not in portrait.stages:
-            yield from _timed(portrait, "tracking", _tracking_stage(portrait))
+            yield from timed(portrait, "tracking", tracking_stage(portrait))
         if "matting" not in portrait.stages:
-            yield from _timed(portrait, "matting", _matting_stage(portrait))
+            yield from timed(portrait, "matting", matting_stage(portrait))
         if until == "matting":
             return
         if "reconstruction" not in portrait.stages:
             config = CONFIGS[preset]
-            yield from _timed(portrait, "reconstruction", fit_avatar(portrait, _load_tracking(portrait), config, where))
+            yield from timed(portrait, "reconstruction", fit_avatar(portrait, load_tracking(portrait), config, where))
     except InputError:
         if began:
             shutil.rmtree(directory, ignore_errors=True)
@@ -121,6 +123,8 @@ def edit(
     *,
     request: EditRequest,
     preset: str = "preview",
+    start: float = 0.0,
+    max_seconds: float | None = None,
     background: str = "auto",
     device: str = "auto",
     save: Path | None = None,
@@ -133,6 +137,7 @@ def edit(
         output: the mp4 to write; a webm if the background is transparent.
         request: what to do to it.
         preset: one of `PRESETS`.
+        start, max_seconds: the part of a clip to use, as for `reconstruct`; a portrait folder has its own.
         background: "auto" (the clip's own, edited too if the request is about it), "original", "edited", "blur", "transparent", "white",
             "green", "#rrggbb" or a picture's path.
         device: "auto", "cpu" or "cuda".
@@ -144,6 +149,10 @@ def edit(
 
     behind = parse_background(background)
     check_output(output, behind.suffix)
+    if source.is_dir() and (start or max_seconds is not None):
+        raise InputError(
+            f"{source} is a portrait folder, whose part of its clip is settled. Leave start and length out."
+        )
     if save is not None:
         check_writable(save)
         if save.exists() and any(save.iterdir()):
@@ -157,7 +166,8 @@ def edit(
     if source.is_file():
         with tempfile.TemporaryDirectory(prefix="portraitgen-") as folder:
             portrait_folder = Path(folder) / "portrait"
-            yield from reconstruct(source, portrait_folder, preset=preset, device=device, seed=request.seed)
+            part: dict[str, Any] = {"start": start, "max_seconds": max_seconds}
+            yield from reconstruct(source, portrait_folder, preset=preset, device=device, seed=request.seed, **part)
             yield from _edit_portrait(portrait_folder, output, request, editor, behind, where, preset, save, mark)
     else:
         yield from _edit_portrait(source, output, request, editor, behind, where, preset, save, mark)
@@ -196,7 +206,7 @@ def _edit_portrait(
         raise InputError(f"The scene moves, and {editor.name} edits only still ones. Choose another background.")
     started = time.perf_counter()
     fitted = load_fitted(portrait, where)
-    K = _load_tracking(portrait).K.to(where)
+    K = load_tracking(portrait).K.to(where)
     yield from edit_avatar(portrait, fitted, K, editor, CONFIGS[preset], request.strength, request.seed)
     fitting_seconds = time.perf_counter() - started
     if save is not None:
@@ -275,7 +285,7 @@ def render(
         viewmats = orbit_viewmats(head_pivot(fitted), swing[0] + yaw, swing[1] + pitch)
     done = portrait.edit_requests()
     change = scene_edit(done, where, behind.scene)
-    K = _load_tracking(portrait).K.to(where)
+    K = load_tracking(portrait).K.to(where)
     yield from write_result(
         portrait,
         fitted,
@@ -320,77 +330,6 @@ def resolve_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
-
-
-def _clip_stage(clip: Path, directory: Path, settings: Settings) -> Generator[Progress, None, Portrait]:
-    """Look at the whole clip once, choose the working crop and create the folder."""
-    from .clip import probe, read_frames
-    from .crop import choose_crop
-    from .landmarks import Landmarks, detect_landmarks
-    from .portrait import Portrait
-    from .streaming import watched
-
-    started = time.perf_counter()
-    yield Progress("clip", 0.0, "Opening the clip")
-    info = probe(clip, max_seconds=settings.max_seconds)
-
-    def look(report: Callable[[float], None]) -> Landmarks:
-        return detect_landmarks(read_frames(clip, info), info, lambda seen: report(seen / info.frame_count))
-
-    message = f"Looking for a face in {info.frame_count} frames"
-    landmarks = yield from watched(look, lambda fraction: Progress("clip", fraction, message))
-    crop = choose_crop(info, landmarks.head_boxes, landmarks.shoulder_boxes)
-    name = f"source{clip.suffix.lower()}"
-    portrait = Portrait(directory, settings, name, info, crop)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(clip, portrait.source)
-    except OSError as error:
-        raise InputError(explain_os_error(error, portrait.source)) from error
-    portrait.save_tensors("landmarks.safetensors", landmarks.to_tensors())
-    portrait.finish("clip", time.perf_counter() - started)
-    yield Progress("clip", 1.0, "Found the face")
-    return portrait
-
-
-def _tracking_stage(portrait: Portrait) -> Iterator[Progress]:
-    import torch
-
-    from .body import load_body
-    from .landmarks import Landmarks
-    from .streaming import watched
-    from .tracking import Tracking, TrackingConfig, track
-
-    landmarks = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors"))
-    body = load_body(portrait.settings.body, torch.device("cpu"))
-    message = "Fitting the body to the landmarks"
-    yield Progress("tracking", 0.1, message)
-
-    def follow(report: Callable[[float], None]) -> Tracking:
-        return track(landmarks, portrait.crop, body, TrackingConfig(), report)
-
-    tracking = yield from watched(follow, lambda fraction: Progress("tracking", fraction, message))
-    portrait.save_tensors("tracking.safetensors", tracking.to_tensors())
-    yield Progress("tracking", 1.0, "Body tracked")
-
-
-def _matting_stage(portrait: Portrait) -> Iterator[Progress]:
-    from .mattes import write_mattes
-
-    yield from write_mattes(portrait, _load_tracking(portrait))
-
-
-def _load_tracking(portrait: Portrait) -> Any:
-    from .tracking import Tracking
-
-    return Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
-
-
-def _timed(portrait: Portrait, stage: str, work: Iterator[Progress]) -> Iterator[Progress]:
-    """Run a stage and enter it, with the seconds it took, in the portrait."""
-    started = time.perf_counter()
-    yield from work
-    portrait.finish(stage, time.perf_counter() - started)
 
 
 def _check_choice(what: str, value: str, choices: tuple[str, ...]) -> None:

@@ -40,6 +40,7 @@ class Settings:
         holdout: fraction of the frames, at the end, that is tracked but never trained on.
         max_seconds: how much of the clip is used, or None for all.
         seed: seed of everything random.
+        start: second of the clip from which on it is used.
     """
 
     source_sha256: str
@@ -48,6 +49,7 @@ class Settings:
     holdout: float
     max_seconds: float | None
     seed: int
+    start: float = 0.0
 
 
 @dataclass

@@ -45,7 +45,8 @@ VERBS: dict[str, tuple[str, ...]] = {
     "ply": ("export",),
     "zip": ("export",),
 }
-_SUFFIXES = {"webm": ".webm", "orbit": ".mp4", "views": ".jpg", "ply": ".ply", "zip": ".zip"}
+PACKED = {"ply": ".ply", "zip": ".zip", "views": ".jpg"}  # what `export` writes, by the ending of its file
+_SUFFIXES = {"webm": ".webm", "orbit": ".mp4", **PACKED}
 _HISTORY = "history.json"
 
 
@@ -90,6 +91,7 @@ class Job:
     options: dict[str, Any] = field(default_factory=dict)
     notice: str = ""
     frame_count: int = 0
+    start: float = 0.0  # second of the clip from which on it is used
     learned: bool = False  # the portrait is ready, as the caller knows
     overruns: int = 0  # calls of a shared GPU that were too short for this before
 
@@ -188,8 +190,10 @@ def number(value: Any, what: str) -> float:
     raise InputError(f"The {what} is not a number. Enter one.")
 
 
-def make_job(clip: str | None, preset: str, max_seconds: float, session: Session, info: ClipInfo | None = None) -> Job:
-    """A reconstruction of this clip in the visitor's folder; the same clip and settings get the same portrait.
+def make_job(
+    clip: str | None, preset: str, start: float, max_seconds: float, session: Session, info: ClipInfo | None = None
+) -> Job:
+    """A reconstruction of a part of this clip in the visitor's folder; the same part and settings get the same portrait.
 
     Args:
         info: what `clip.probe` said, if it was asked already.
@@ -202,13 +206,20 @@ def make_job(clip: str | None, preset: str, max_seconds: float, session: Session
     if preset not in PRESETS:  # it becomes part of a path
         raise InputError(f"There is no preset called {preset!r}. Choose one of: {', '.join(PRESETS)}.")
     max_seconds = number(max_seconds, "length to use")
-    info = info or probe(Path(clip), max_seconds=max_seconds)
-    portrait = Path(session.folder) / f"{file_sha256(Path(clip))[:16]}-{preset}-{max_seconds:g}"
-    return Job(Path(clip), portrait, preset, float(max_seconds), frame_count=info.frame_count)
+    info = info or probe(Path(clip), start=number(start, "start"), max_seconds=max_seconds)
+    portrait = Path(session.folder) / f"{file_sha256(Path(clip))[:16]}-{preset}-{info.start:.4f}-{max_seconds:g}"
+    return Job(Path(clip), portrait, preset, float(max_seconds), frame_count=info.frame_count, start=info.start)
 
 
 def make_edit(
-    job: Job, session: Session, request: EditRequest, background: str, *, behind: str = "", again: bool = False
+    job: Job,
+    session: Session,
+    request: EditRequest,
+    background: str,
+    *,
+    behind: str = "",
+    again: bool = False,
+    mark: bool = False,
 ) -> Job:
     """Turn a reconstruction into an edit; a request that cannot be carried out is answered before any work.
 
@@ -216,6 +227,7 @@ def make_edit(
         background: as for `pipeline.edit`, but no path: what a visitor types must not name a file of this machine.
         behind: an uploaded picture to put behind the person instead.
         again: go on from the session's latest edit, if there is one.
+        mark: say in a corner of the picture that it is AI-edited.
     """
     request = replace(request, text=request.text.strip())
     check_request(request)
@@ -232,25 +244,31 @@ def make_edit(
         notice = f"Understood: {load_editor(request, 'cpu').understood}"
     folder = Path(session.folder)
     source = Path(session.edited) if again and session.edited and Path(session.edited).is_dir() else job.portrait
-    name = f"edited-{time.time_ns():x}"
-    options = {"request": request, "background": background, "save": folder / name}
+    name = f"edited-{time.time_ns():x}{_place(source, job)}"
+    options = {"request": request, "background": background, "save": folder / name, "mark": mark}
     return replace(job, verb="edit", source=source, output=folder / f"{name}{suffix}", options=options, notice=notice)
 
 
 def make_render(job: Job, session: Session, **options: Any) -> Job:
     """Turn a reconstruction into a render from another camera, of the result that is shown if it is an edit."""
     source = Path(session.edited) if session.edited and Path(session.edited).is_dir() else job.portrait
-    return replace(job, verb="render", source=source, output=_fresh(session, "turned", ".mp4"), options=options)
+    return replace(
+        job,
+        verb="render",
+        source=source,
+        output=_fresh(session, "turned", f"{_place(source, job)}.mp4"),
+        options=options,
+    )
 
 
-def make_export(verb: str, session: Session) -> Job:
-    """A file made from what the visitor sees: one of the verbs of `VERBS` beyond reconstruct, edit and render."""
+def make_export(verb: str, session: Session, *, mark: bool = False) -> Job:
+    """A file made from what the visitor sees: one of the verbs of `VERBS` beyond reconstruct, edit and render; videos with a mark."""
     source = Path(session.edited or session.learned)
     if not session.folder or not (source / "portrait.json").is_file():
         raise InputError("There is no result yet. Edit a clip first.")
     options: dict[str, dict[str, Any]] = {
-        "webm": {"background": "transparent"},
-        "orbit": {"view": "crop", "background": "white", "orbit": True},
+        "webm": {"background": "transparent", "mark": mark},
+        "orbit": {"view": "crop", "background": "white", "orbit": True, "mark": mark},
         "views": {"count": VIEWS},
     }
     facts = json.loads((source / "portrait.json").read_text("utf-8"))
@@ -268,9 +286,17 @@ def make_export(verb: str, session: Session) -> Job:
     )
 
 
+def _place(source: Path, job: Job) -> str:
+    """What a clip made from the portrait ``source`` is called after: where in the visitor's clip it begins, for the page plays both."""
+    start = job.start
+    if source != job.portrait:
+        start = json.loads((source / "portrait.json").read_text("utf-8"))["clip"].get("start", 0.0)
+    return f"-from-{start:.3f}" if start else ""
+
+
 def _fresh(session: Session, stem: str, suffix: str) -> Path:
     """A new path in the visitor's folder; what such a name was used for before goes, for the page has its own copy."""
     folder = Path(session.folder)
-    for old in folder.glob(f"{stem}-*{suffix}"):
+    for old in folder.glob(f"{stem}-*{Path(suffix).suffix}"):
         old.unlink(missing_ok=True)
     return folder / f"{stem}-{time.time_ns():x}{suffix}"

@@ -20,6 +20,10 @@ HEADINGS = ("## 1 · Your clip", "## 2 · The change", "## 3 · The result")
 CLIP_HINT = "One person, face in view, 3 to 10 seconds. Steady light and a still camera work best."
 AGAIN = "Go on from the result that is shown, not from the clip"
 LOOKING = "Looking for the face…"
+START = "Start at second"
+SECONDS = "Seconds of the clip to use"
+START_HERE = "Start at the picture shown above"
+MARK = "Say in a corner of the picture that it is AI-edited"
 EMPTY_RESULT = "The result will appear here, beside your clip."
 LOOK_LABEL = "What will be worked on: the bright square"
 STAGE_LABELS = {
@@ -114,11 +118,10 @@ def spell(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def describe_clip(width: int, height: int, seconds: float, rate: float, sound: bool) -> str:
-    """Facts about the part of a clip that will be used."""
-    return (
-        f"{width} × {height}, {seconds:.1f} s used, {rate:.3g} frames a second, {'with' if sound else 'without'} sound."
-    )
+def describe_clip(width: int, height: int, seconds: float, rate: float, sound: bool, start: float) -> str:
+    """Facts about the part of a clip that will be used, from second ``start`` on."""
+    where = f" from {start:.1f} s on" if start else ""
+    return f"{width} × {height}, {seconds:.1f} s used{where}, {rate:.3g} frames a second, {'with' if sound else 'without'} sound."
 
 
 def describe_face(seen: int, moments: int) -> str:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 from portraitgen.cores import usable_cores
 
 os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A visitor of the page with a folder."""
+    from portraitgen import sessions
+
+    monkeypatch.setattr(sessions, "ROOT", tmp_path / "sessions")
+    return sessions.open_session(sessions.Session())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

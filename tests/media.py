@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import struct
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -13,6 +14,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace
 
 from portraitgen.clip import probe, read_frames, write_video
+from portraitgen.crop import Crop
+from portraitgen.portrait import Portrait, Settings
 
 BLOCK = 16
 BITS = 6
@@ -105,6 +108,14 @@ def rewritten(path: Path, **changes: object) -> Path:
     output = path.with_name("out.mp4")
     write_video(output, read_frames(path, info), info, audio_from=path)
     return output
+
+
+def write_portrait(folder: Path, clip: Path) -> None:
+    """A portrait folder without an avatar."""
+    folder.mkdir()
+    shutil.copyfile(clip, folder / "source.mp4")
+    settings = Settings("0" * 64, "preview", "anny", 0.0, 10.0, 0)
+    Portrait(folder, settings, "source.mp4", probe(clip), Crop(0, 0, 120, 256), {"reconstruction": 1.0}).save()
 
 
 def _write_tone(output: Any, stream: Any, hertz: int, seconds: float) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import re
 import subprocess
 import sys
 import time
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from media import write_portrait
 from PIL import Image
 
 import app
@@ -27,15 +28,21 @@ import page_endpoints
 import page_handlers
 import portraitgen
 from portraitgen import sessions, wording
-from portraitgen.clip import probe
-from portraitgen.crop import Crop
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
-from portraitgen.portrait import Portrait, Settings
 from portraitgen.progress import Progress
 
 ROOT = Path(__file__).parent.parent
-ENDPOINTS = {"/reconstruct", "/edit_text", "/edit_style", "/edit_tryon", "/edit_relight", "/render"}
+CLIP = ["clip", "preset", "start", "max_seconds"]
+EDIT = ["strength", "preset", "background", "seed", "start", "max_seconds", "mark", "again", "engine", "behind"]
+ENDPOINTS = {
+    "/reconstruct": CLIP,
+    "/edit_text": ["clip", "text", *EDIT],
+    "/edit_style": ["clip", "style", "keep_colors", *EDIT],
+    "/edit_tryon": ["clip", "garment", *EDIT],
+    "/edit_relight": ["clip", "light", *EDIT, "light_picture"],
+    "/render": [*CLIP, "yaw", "pitch", "orbit", "mark"],
+}
 
 
 def write_clip(path: Path, tint: int = 0) -> Path:
@@ -54,14 +61,6 @@ def write_clip(path: Path, tint: int = 0) -> Path:
         container.mux(audio.encode(None))
         container.mux(video.encode(None))
     return path
-
-
-def write_portrait(folder: Path, clip: Path) -> None:
-    """A portrait folder without an avatar."""
-    folder.mkdir()
-    shutil.copyfile(clip, folder / "source.mp4")
-    settings = Settings("0" * 64, "preview", "anny", 0.0, 10.0, 0)
-    Portrait(folder, settings, "source.mp4", probe(clip), Crop(0, 0, 120, 256), {"reconstruction": 1.0}).save()
 
 
 class FakePipeline(types.ModuleType):
@@ -171,7 +170,7 @@ def refusal(job: Any) -> str:
     return str(caught.value)
 
 
-def wait_for(condition: Any, seconds: float = 20) -> None:
+def wait_for(condition: Any, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -180,8 +179,42 @@ def wait_for(condition: Any, seconds: float = 20) -> None:
 
 def test_the_endpoints_are_these(page: Page) -> None:
     described = page.client().view_api(return_format="dict", print_info=False)
-    assert set(described["named_endpoints"]) == ENDPOINTS
+    taken = {
+        name: [place["parameter_name"] for place in facts["parameters"]]
+        for name, facts in described["named_endpoints"].items()
+    }
+    assert taken == ENDPOINTS
     assert described["unnamed_endpoints"] == {}
+
+
+@pytest.mark.parametrize("name", ["/edit_text", "/edit_style", "/edit_tryon", "/edit_relight"])
+def test_start_and_mark_reach_the_work(page: Page, tmp_path: Path, name: str) -> None:
+    picture = tmp_path / "waves.png"
+    Image.fromarray((np.indices((80, 90)).sum(0)[..., None] % 64 * np.array([1, 2, 3])).astype(np.uint8)).save(picture)
+    wishes = {
+        "/edit_text": {"text": "bronze"},
+        "/edit_style": {"style": handle_file(str(picture))},
+        "/edit_tryon": {"garment": handle_file(str(ROOT / "examples" / "garments" / "striped_jumper.png"))},
+        "/edit_relight": {"light": "sunset"},
+    }
+    client = page.client()
+    clip = handle_file(str(page.clip))
+    results = []
+    for start, mark in ((0.25, True), (0.5, True), (0, False)):
+        client.predict(clip=clip, start=start, max_seconds=1, mark=mark, api_name=name, **wishes[name])
+        learned, edited = page.pipeline.calls[-2:]
+        assert learned[2]["start"] == pytest.approx(start)
+        assert edited[2]["mark"] is mark
+        results.append(edited[1][1].name)
+    assert len(set(page.pipeline.folders("reconstruct"))) == 3, "another part is another portrait"
+    assert [re.sub(r"^edited-[0-9a-f]+", "", result) for result in results] == [
+        "-from-0.250.mp4",
+        "-from-0.500.mp4",
+        ".mp4",
+    ]
+    client.predict(clip=clip, start=0.25, max_seconds=1, mark=True, yaw=9, api_name="/render")
+    assert page.pipeline.calls[-1][2]["mark"] is True
+    assert "ends at 1.0 s" in refusal(client.submit(clip=clip, start=30, api_name=name, **wishes[name]))
 
 
 def test_an_edit_comes_back(page: Page) -> None:
@@ -190,10 +223,10 @@ def test_an_edit_comes_back(page: Page) -> None:
     assert "Done in" in status
     verbs = [name for name, _, _ in page.pipeline.calls]
     assert verbs == ["reconstruct", "edit"]
-    assert page.pipeline.calls[0][2] == {"preset": "high", "max_seconds": 10.0}
+    assert page.pipeline.calls[0][2] == {"preset": "high", "start": 0.0, "max_seconds": 10.0}
     options = page.pipeline.calls[1][2]
     assert options["request"] == EditRequest("text", "give him red hair", engine="builtin", strength=0.5, seed=7)
-    assert (options["preset"], options["background"]) == ("high", "#203040")
+    assert (options["preset"], options["background"], options["mark"]) == ("high", "#203040", False)
 
 
 def test_what_was_left_out_is_still_shown_at_the_end(page: Page) -> None:
@@ -340,97 +373,15 @@ def test_nothing_but_results_can_be_fetched(page: Page) -> None:
         assert httpx.get(f"{page.url}gradio_api/file={path}").status_code in (403, 404)
 
 
-def test_a_job_can_be_sent_to_a_worker() -> None:
-    import pickle
-
-    job = sessions.Job(Path("c"), Path("p"), "preview", 10.0, verb="edit", options={"text": "a", "save": Path("s")})
-    assert pickle.loads(pickle.dumps(job)) == job
-    assert job.stages[0] == "clip"
-    assert job.stages[-1] == "render"
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> sessions.Session:
-    """A visitor with a folder."""
-    monkeypatch.setattr(sessions, "ROOT", tmp_path / "sessions")
-    return sessions.open_session(sessions.Session())
-
-
-def finished_edit(own: sessions.Session, text: str) -> sessions.Session:
-    """The visitor after one more edit, as a job leaves it."""
-    clip = write_clip(Path(own.folder) / "upload.mp4")
-    learned = Path(own.folder) / "learned"
-    if not learned.is_dir():
-        write_portrait(learned, clip)
-    job = sessions.Job(clip, learned, "preview", 10.0)
-    job = sessions.make_edit(job, own, EditRequest("text", text, engine="builtin"), "auto")
-    write_portrait(job.options["save"], clip)
-    shutil.copyfile(clip, job.output)
-    return sessions.finish_edit(own, job)
-
-
-def test_old_folders_are_swept_and_closed_ones_deleted(own: sessions.Session) -> None:
-    os.utime(own.folder, (0, 0))
-    kept = sessions.open_session(sessions.Session())
-    assert not Path(own.folder).exists()
-    assert sessions.open_session(kept) == kept
-    assert sessions.open_session(own).folder not in (own.folder, kept.folder)
-    sessions.close_session(kept)
-    assert Path(kept.folder).exists(), "who came back within the hour still uses it"
-    an_hour_ago = time.time() - 3600
-    os.utime(kept.folder, (an_hour_ago, an_hour_ago))
-    sessions.close_session(kept)
-    assert not Path(kept.folder).exists()
-    sessions.close_session(sessions.Session())
-
-
-def test_edits_are_kept_in_order_and_the_earliest_go(own: sessions.Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "KEPT_RESULTS", 2)
-    for text in ("red hair", "bronze", "pencil sketch"):
-        own = finished_edit(own, text)
-    rows = sessions.history(own)
-    assert [row.title for row in rows] == ["bronze", "pencil sketch"]
-    assert own.edited == rows[-1].portrait
-    assert Image.open(rows[0].picture).size == (320, 240)
-    assert len(list(Path(own.folder).glob("edited-*.mp4"))) == 2
-    assert len([path for path in Path(own.folder).glob("edited-*") if path.is_dir()]) == 2
-    shown = page_handlers.pick(own, types.SimpleNamespace(index=0))  # type: ignore[arg-type]
-    assert shown[:2] == (sessions.replace(own, edited=rows[0].portrait), rows[0].clip)
-
-
-def test_someone_who_closed_the_page_gets_the_latest_result_back(own: sessions.Session) -> None:
-    assert sessions.resume_session(Path(own.folder).name) is None, "nothing is finished yet"
-    own = finished_edit(own, "bronze")
-    again = sessions.resume_session(Path(own.folder).name)
-    assert again is not None
-    assert (again.folder, again.edited) == (own.folder, own.edited)
-    session, clip, result, status, *_ = page_handlers.resume(Path(own.folder).name)
-    assert session == again
-    assert Path(clip).name == "source.mp4"
-    assert result == sessions.history(own)[0].clip
-    assert wording.RESTORED in status
-    secret = Path(own.folder).name
-    for name in ("", "..", "../sessions", f"../sessions/{secret}", secret[:-1], secret + "/", "x" * 32):
-        assert sessions.resume_session(name) is None, name
-
-
-@pytest.mark.parametrize("odd", [None, float("nan"), float("inf"), "7", [1]])
-def test_what_is_no_number_is_refused(own: sessions.Session, odd: Any) -> None:
-    assert sessions.number(0.5, "strength") == 0.5
-    with pytest.raises(InputError, match="The strength is not a number"):
-        sessions.number(odd, "strength")
-    with pytest.raises(InputError, match="length to use is not a number"):
-        sessions.make_job("clip.mp4", "preview", odd, own)
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"seed": float("nan")}, "seed is not a number"),
         ({"strength": None}, "strength is not a number"),
+        ({"start": None}, "start is not a number"),
         ({"preset": "../../elsewhere"}, "no preset called"),
     ],
-    ids=["seed", "strength", "preset"],
+    ids=["seed", "strength", "start", "preset"],
 )
 def test_numbers_and_presets_that_are_none_are_answered(
     own: sessions.Session, tmp_path: Path, changes: dict[str, Any], words: str
@@ -440,7 +391,9 @@ def test_numbers_and_presets_that_are_none_are_answered(
         "preset": "preview",
         "background": "auto",
         "seed": 0,
+        "start": 0,
         "max_seconds": 2,
+        "mark": False,
         "again": False,
         "engine": "builtin",
     }
@@ -450,69 +403,19 @@ def test_numbers_and_presets_that_are_none_are_answered(
     assert caught.value.__cause__ is None, "it is no mistake of ours"
 
 
-def test_what_can_be_taken_away_needs_a_result(own: sessions.Session) -> None:
-    for what in ("webm", "orbit", "ply", "zip", "views"):
-        with pytest.raises(InputError, match="no result yet"):
-            sessions.make_export(what, own)
-    own = finished_edit(own, "bronze")
-    jobs = {what: sessions.make_export(what, own) for what in ("webm", "orbit", "ply", "zip", "views")}
-    suffixes = [job.output.suffix for job in jobs.values()]
-    assert suffixes == [".webm", ".mp4", ".ply", ".zip", ".jpg"]
-    assert {job.source for job in jobs.values()} == {Path(own.edited)}
-    assert jobs["webm"].stages == ("render",)
-    assert jobs["webm"].options == {"background": "transparent"}
-
-
-def test_a_file_made_before_is_replaced(own: sessions.Session) -> None:
-    own = finished_edit(own, "bronze")
-    first = sessions.make_export("zip", own).output
-    first.write_bytes(b"x")
-    assert sessions.make_export("zip", own).output != first
-    assert not first.exists()
-
-
-def test_a_result_is_named_in_few_words() -> None:
-    assert sessions.edit_title(EditRequest("text", "bronze")) == "bronze"
-    assert sessions.edit_title(EditRequest("style", picture=Path("a/starry_night.jpg"))) == "Style: starry night"
-    assert len(sessions.edit_title(EditRequest("relight", "warm light " * 20))) < 50
-
-
-@pytest.mark.parametrize(
-    ("title", "message", "words"),
-    [
-        ("ZeroGPU illegal duration", "The requested GPU duration (180s) is larger than the maximum allowed", "fewer"),
-        (
-            "ZeroGPU quota exceeded",
-            "You have exceeded your free ZeroGPU quota (90s requested vs. 12s left). Try again in 3:04:05. ",
-            "Try again in 3:04:05,",
-        ),
-        ("ZeroGPU quota exceeded", "Space app has reached its GPU limit. Retry", "Try again later"),
-        ("ZeroGPU quota exceeded", "No GPU was available after 60s. Retry later", "in a minute"),
-        ("ZeroGPU pending credits exceeded", "You have too many ZeroGPU credits allocated", "Wait until one"),
-        ("ZeroGPU worker error", "RuntimeError", wording.BROKEN),
-        ("Error", "Something else.", "Something else."),
-    ],
-)
-def test_refusals_of_the_shared_gpu_say_what_to_do(title: str, message: str, words: str) -> None:
-    assert words in wording.explain_gpu(title, message)
-    assert not wording.is_overrun(message)
-
-
-def test_costs_are_said_as_people_say_them() -> None:
-    told = wording.describe_cost(215, 105, cores=2, gpu=False, reserved=())
-    assert "about 4 min to learn the clip, once, and 2 min for each edit" in told
-    assert "learned already" in wording.describe_cost(0, 42, cores=1, gpu=False, reserved=())
-    told = wording.describe_cost(215, 105, cores=2, gpu=True, reserved=(40, 25))
-    assert "40 s to learn the clip, once, and 25 s for each edit" in told
-    assert "takes 25 s for each edit" in wording.describe_cost(0, 105, cores=2, gpu=True, reserved=(25,))
-    assert [wording.roughly(s) for s in (3, 42, 100, 7000)] == ["5 s", "40 s", "2 min", "1.9 h"]
-
-
-def test_the_message_area_escapes() -> None:
-    shown = wording.note("<script>", "<i>", "", value=0.5, bad=True)
-    assert "<script>" not in shown
-    assert "<i>" not in shown
-    assert 'value="0.500"' in shown
+def test_an_earlier_result_is_shown_again_and_gone_on_from(page: Page) -> None:
+    client = page.client()
+    page.edit(client).result()
+    page.edit(client, "a bronze statue").result()
+    name = page.pipeline.folders("edit")[-1].parent.name
+    session, clip, result, status, *_ = page_handlers.resume(name)
+    assert session == sessions.resume_session(name)
+    assert Path(clip).name == "source.mp4"
+    rows = sessions.history(session)
+    assert result == rows[-1].clip
+    assert wording.RESTORED in status
+    picked = page_handlers.pick(session, types.SimpleNamespace(index=0))  # type: ignore[arg-type]
+    assert picked[:2] == (replace(session, edited=rows[0].portrait), rows[0].clip)
 
 
 def test_stored_examples_need_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

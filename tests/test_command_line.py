@@ -9,15 +9,18 @@ import subprocess
 import sys
 import threading
 import types
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
+from media import write_clip, write_portrait
 
 import portraitgen
 from portraitgen import __main__ as command_line
-from portraitgen import terminal
+from portraitgen import export, terminal
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.progress import Progress
@@ -114,6 +117,8 @@ def test_reconstruct_passes_every_option_and_prints_timings(
         "0.25",
         "--max-seconds",
         "3",
+        "--start",
+        "1.5",
         "--device",
         "cpu",
         "--seed",
@@ -127,6 +132,7 @@ def test_reconstruct_passes_every_option_and_prints_timings(
         "preset": "high",
         "body": "smplx",
         "holdout": 0.25,
+        "start": 1.5,
         "max_seconds": 3.0,
         "device": "cpu",
         "seed": 7,
@@ -147,6 +153,8 @@ def test_edit_passes_every_option(
     assert kwargs == {
         "request": EditRequest("text", "red hair", engine="builtin", strength=0.5, seed=3),
         "preset": "standard",
+        "start": 0.0,
+        "max_seconds": None,
         "background": "green",
         "device": "auto",
         "save": save,
@@ -169,8 +177,10 @@ def test_every_kind_of_edit_can_be_asked_for(pipeline: FakePipeline, portrait: P
 
 
 def test_a_clip_may_be_edited_directly(pipeline: FakePipeline, clip: Path, tmp_path: Path) -> None:
-    assert command_line.main(["edit", str(clip), "-o", str(tmp_path / "out.mp4"), "--text", "red hair"]) == 0
+    part = ["--start", "2", "--max-seconds", "4"]
+    assert command_line.main(["edit", str(clip), "-o", str(tmp_path / "out.mp4"), "--text", "red hair", *part]) == 0
     assert pipeline.calls[0][1][0] == clip
+    assert (pipeline.calls[0][2]["start"], pipeline.calls[0][2]["max_seconds"]) == (2, 4)
 
 
 def test_render_passes_every_option(pipeline: FakePipeline, portrait: Path, tmp_path: Path) -> None:
@@ -239,11 +249,19 @@ def test_other_refusals(pipeline: FakePipeline, portrait: Path, clip: Path, refu
     assert "no clip at" in refused("reconstruct", clip.parent / "none.mp4", "-o", portrait)
     assert "number from 0 to 0.9" in refused("reconstruct", clip, "-o", portrait, "--holdout", "1")
     assert "number from 0.1 up" in refused("reconstruct", clip, "-o", portrait, "--max-seconds", "0")
+    assert "number from 0 up" in refused("reconstruct", clip, "-o", portrait, "--start", "-1")
     assert "no portrait folder or clip" in refused("edit", "nowhere", "-o", out, "--text", "a")
     assert "no portrait folder" in refused("render", "nowhere", "-o", out)
     assert "either --orbit or" in refused("render", portrait, "-o", out, "--orbit", "--yaw", "0")
     assert "no portrait folder" in refused("evaluate", "nowhere")
     assert "no edited clip" in refused("evaluate", portrait, "--edited", "none.mp4")
+    assert "no portrait folder" in refused("export", "nowhere", "--what", "zip", "-o", out.with_suffix(".zip"))
+    assert "does not end in .ply" in refused("export", portrait, "--what", "ply", "-o", out)
+    assert "is not a portrait folder" in refused("export", portrait, "--what", "ply", "-o", out.with_suffix(".ply"))
+    assert "invalid choice" in refused("export", portrait, "--what", "obj", "-o", out)
+    assert "is not a video" in refused("inspect", clip)
+    assert "no file at" in refused("inspect", clip.parent / "none.mp4")
+    assert "does not end in .jpg" in refused("inspect", clip, "-o", out)
     assert "invalid choice" in refused("dance")
     assert "required" in refused()
     assert pipeline.calls == []
@@ -281,6 +299,53 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "portraitgen", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_a_look_before_anything_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip, picture = ROOT / "examples" / "portrait.mp4", tmp_path / "look.jpg"
+    assert command_line.main(["inspect", str(clip), "--start", "1", "-o", str(picture)]) == 0
+    facts, face, cost = capsys.readouterr().out.splitlines()
+    assert facts.startswith("512 × 512, 2.0 s used from 1.0 s on")
+    assert face == "One face in view."
+    assert "to learn the clip, once" in cost or "GPU" in cost
+    assert cv2.imread(str(picture)).shape == (512, 512, 3)
+    assert command_line.main(["inspect", str(clip), "--max-seconds", "1", "--json", "--preset", "high"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["frame_count"], told["start"], told["face"]) == (25, 0, {"seen": 5, "moments": 5})
+    assert told["cpu_seconds"]["learn"] > told["cpu_seconds"]["edit"] > 100
+    assert told["crop"]["side"] == 512
+
+
+def test_a_portrait_is_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, out = tmp_path / "portrait", tmp_path / "new" / "portrait.zip"
+    write_portrait(folder, write_clip(tmp_path / "clip.mp4"))
+    assert command_line.main(["export", str(folder), "--what", "zip", "-o", str(out), "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["export"]
+    assert set(zipfile.ZipFile(out).namelist()) == {"portrait/portrait.json", "portrait/source.mp4"}
+
+
+@pytest.mark.parametrize(("what", "options"), [("ply", {}), ("views", {"count": 25})])
+def test_what_needs_the_avatar_is_asked_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, options: dict[str, int]
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def written(*args: Any, **more: Any) -> Iterator[Progress]:
+        asked.append((*args, more))
+        yield Progress("export", 1.0, "")
+
+    monkeypatch.setattr(export, f"write_{what}", written)
+    out = tmp_path / f"portrait.{'jpg' if what == 'views' else what}"
+    assert command_line.main(["export", str(tmp_path), "--what", what, "-o", str(out), "--device", "cpu"]) == 0
+    assert asked == [(tmp_path, out, {**options, "device": "cpu"})]
+
+
+def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("inspect", "reconstruct", "edit", "render", "export", "evaluate", "weights"):
+        with pytest.raises(SystemExit) as stop:
+            command_line.main([verb, "--help"])
+        assert stop.value.code == 0
+        assert f"python -m portraitgen {verb}" in capsys.readouterr().out.partition("example")[2]
 
 
 def test_as_a_process() -> None:

@@ -185,10 +185,10 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Space:
     # The real one starts a Python that knows nothing of the stand-ins.
     monkeypatch.setattr(page_handlers, "apart", lambda work, *a, **k: work(*a, **k))
     monkeypatch.setattr(page_handlers, "finish_edit", lambda session, job: session)
-    monkeypatch.setattr(pipeline, "_clip_stage", made.clip)
-    monkeypatch.setattr(pipeline, "_tracking_stage", lambda _: made.stage("tracking"))
-    monkeypatch.setattr(pipeline, "_matting_stage", lambda _: made.stage("matting"))
-    monkeypatch.setattr(pipeline, "_load_tracking", lambda _: SimpleNamespace(K=torch.eye(3)))
+    monkeypatch.setattr(pipeline, "clip_stage", made.clip)
+    monkeypatch.setattr(pipeline, "tracking_stage", lambda _: made.stage("tracking"))
+    monkeypatch.setattr(pipeline, "matting_stage", lambda _: made.stage("matting"))
+    monkeypatch.setattr(pipeline, "load_tracking", lambda _: SimpleNamespace(K=torch.eye(3)))
     monkeypatch.setattr(reconstruction, "reconstruct", lambda *_: made.stage("reconstruction", LEARN))
     monkeypatch.setattr(pipeline, "_edit_portrait", made.edit)
     return made
@@ -198,7 +198,7 @@ def press(session: Session) -> tuple[Session, list[str], str]:
     """The visitor presses the button: their session then, what the message area showed, and the error if there was one."""
 
     def prepare(own: Session) -> Job:
-        job = make_job(str(CLIP), "preview", 0.5, own)
+        job = make_job(str(CLIP), "preview", 0.0, 0.5, own)
         return make_edit(job, own, EditRequest("text", "red hair", engine="builtin"), "auto")
 
     shown, error = [], ""
@@ -280,7 +280,7 @@ def test_errors_come_back_from_the_gpu_in_words(space: Space, failure: BaseExcep
 
 def test_a_stop_ends_the_call(space: Space) -> None:
     own = sessions.open_session(Session())
-    steps = page_handlers.run(make_job(str(CLIP), "preview", 0.5, own))
+    steps = page_handlers.run(make_job(str(CLIP), "preview", 0.0, 0.5, own))
     assert next(step for step in steps if step.stage == "reconstruction")
     assert space.gpu.last.is_alive()
     steps.close()  # type: ignore[attr-defined]

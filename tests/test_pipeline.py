@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from portraitgen import editing, pipeline, reconstruction
-from portraitgen.clip import ClipInfo, probe, read_frames, write_video
+from portraitgen.clip import ClipInfo, probe, read_frames, read_gray, write_video
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.portrait import Portrait
@@ -89,6 +89,21 @@ def test_a_finished_portrait_is_not_done_again(finished: tuple[Path, list[Progre
 def test_other_settings_in_the_same_folder_are_refused(finished: tuple[Path, list[Progress]]) -> None:
     with pytest.raises(InputError, match="holds another portrait"):
         list(pipeline.reconstruct(CLIP, finished[0], max_seconds=SECONDS, holdout=0.2, seed=5))
+
+
+def test_a_part_of_a_clip_is_worked_on_alone(finished: tuple[Path, list[Progress]], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds another portrait"):
+        list(pipeline.reconstruct(CLIP, finished[0], start=0.2, max_seconds=SECONDS, holdout=0.2))
+    request = EditRequest("text", "bronze")
+    with pytest.raises(InputError, match="whose part of its clip is settled"):
+        list(pipeline.edit(finished[0], tmp_path / "out.mp4", request=request, start=0.2))
+    folder = tmp_path / "part"
+    list(pipeline.reconstruct(CLIP, folder, start=1.0, max_seconds=0.3, until="matting"))
+    portrait = Portrait.load(folder)
+    assert (portrait.settings.start, portrait.clip.start) == (1.0, 1.0)
+    assert len(list(read_gray(folder / "alpha.mp4"))) == portrait.clip.frame_count
+    steps = list(pipeline.reconstruct(CLIP, folder, start=1.0, max_seconds=0.3, until="matting"))
+    assert not steps, "goes on from there"
 
 
 def test_the_crop_over_white_matches_the_stored_frames(finished: tuple[Path, list[Progress]], tmp_path: Path) -> None:
@@ -254,6 +269,7 @@ def test_a_clip_without_a_usable_face_is_refused_and_leaves_nothing(make, tmp_pa
         ({"body": "robot"}, "no body called"),
         ({"holdout": 1.5}, "between 0 and 0.9"),
         ({"max_seconds": 0}, "more than 0"),
+        ({"start": 30.0}, "ends at 3.0 s"),
         ({"device": "tpu"}, "no device called"),
     ],
 )

@@ -1,0 +1,133 @@
+"""What visitors own: folders, jobs, results. No gradio, no pipeline."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from media import write_clip, write_portrait
+from PIL import Image
+
+from portraitgen import sessions
+from portraitgen.editors import EditRequest
+from portraitgen.errors import InputError
+
+
+def test_a_job_can_be_sent_to_a_worker() -> None:
+    job = sessions.Job(Path("c"), Path("p"), "preview", 10.0, verb="edit", options={"text": "a", "save": Path("s")})
+    assert pickle.loads(pickle.dumps(job)) == job
+    assert job.stages[0] == "clip"
+    assert job.stages[-1] == "render"
+
+
+def finished_edit(own: sessions.Session, text: str) -> sessions.Session:
+    """The visitor after one more edit, as a job leaves it."""
+    clip = write_clip(Path(own.folder) / "upload.mp4", size=(160, 120))
+    learned = Path(own.folder) / "learned"
+    if not learned.is_dir():
+        write_portrait(learned, clip)
+    job = sessions.Job(clip, learned, "preview", 10.0)
+    job = sessions.make_edit(job, own, EditRequest("text", text, engine="builtin"), "auto")
+    write_portrait(job.options["save"], clip)
+    shutil.copyfile(clip, job.output)
+    return sessions.finish_edit(own, job)
+
+
+def test_old_folders_are_swept_and_closed_ones_deleted(own: sessions.Session) -> None:
+    os.utime(own.folder, (0, 0))
+    kept = sessions.open_session(sessions.Session())
+    assert not Path(own.folder).exists()
+    assert sessions.open_session(kept) == kept
+    assert sessions.open_session(own).folder not in (own.folder, kept.folder)
+    sessions.close_session(kept)
+    assert Path(kept.folder).exists(), "who came back within the hour still uses it"
+    an_hour_ago = time.time() - 3600
+    os.utime(kept.folder, (an_hour_ago, an_hour_ago))
+    sessions.close_session(kept)
+    assert not Path(kept.folder).exists()
+    sessions.close_session(sessions.Session())
+
+
+def test_edits_are_kept_in_order_and_the_earliest_go(own: sessions.Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "KEPT_RESULTS", 2)
+    for text in ("red hair", "bronze", "pencil sketch"):
+        own = finished_edit(own, text)
+    rows = sessions.history(own)
+    assert [row.title for row in rows] == ["bronze", "pencil sketch"]
+    assert own.edited == rows[-1].portrait
+    assert Image.open(rows[0].picture).size == (320, 240)
+    assert len(list(Path(own.folder).glob("edited-*.mp4"))) == 2
+    assert len([path for path in Path(own.folder).glob("edited-*") if path.is_dir()]) == 2
+
+
+def test_someone_who_closed_the_page_gets_the_latest_result_back(own: sessions.Session) -> None:
+    assert sessions.resume_session(Path(own.folder).name) is None, "nothing is finished yet"
+    own = finished_edit(own, "bronze")
+    again = sessions.resume_session(Path(own.folder).name)
+    assert again is not None
+    assert (again.folder, again.edited) == (own.folder, own.edited)
+    secret = Path(own.folder).name
+    for name in ("", "..", "../sessions", f"../sessions/{secret}", secret[:-1], secret + "/", "x" * 32):
+        assert sessions.resume_session(name) is None, name
+
+
+def test_what_can_be_taken_away_needs_a_result(own: sessions.Session) -> None:
+    for what in ("webm", "orbit", "ply", "zip", "views"):
+        with pytest.raises(InputError, match="no result yet"):
+            sessions.make_export(what, own)
+    own = finished_edit(own, "bronze")
+    jobs = {what: sessions.make_export(what, own) for what in ("webm", "orbit", "ply", "zip", "views")}
+    suffixes = [job.output.suffix for job in jobs.values()]
+    assert suffixes == [".webm", ".mp4", ".ply", ".zip", ".jpg"]
+    assert {job.source for job in jobs.values()} == {Path(own.edited)}
+    assert jobs["webm"].stages == ("render",)
+    assert jobs["webm"].options == {"background": "transparent", "mark": False}
+    assert sessions.make_export("orbit", own, mark=True).options["mark"] is True
+
+
+def test_another_part_of_a_clip_is_another_portrait(own: sessions.Session) -> None:
+    clip = write_clip(Path(own.folder) / "upload.mp4", count=50)
+
+    def job(start: float, seconds: float = 1.0) -> sessions.Job:
+        return sessions.make_job(str(clip), "preview", start, seconds, own)
+
+    assert job(0.5).portrait not in (job(0).portrait, job(0.6).portrait, job(0.5, 2).portrait)
+    assert job(0.49).portrait == job(0.52).portrait, "the same frames"
+    assert (job(0.49).start, job(0.49).frame_count) == (0.52, 25)
+    request = EditRequest("text", "bronze", engine="builtin")
+    edit = sessions.make_edit(job(0.5), own, request, "transparent")
+    assert edit.output.name.endswith("-from-0.520.webm")
+    write_portrait(edit.options["save"], clip)
+    shown = sessions.replace(own, edited=str(edit.options["save"]))
+    again = sessions.make_edit(job(0.5), shown, request, "auto", again=True)
+    assert "-from-" not in again.output.name, "the earlier edit is of the whole clip"
+
+
+@pytest.mark.parametrize("odd", [None, float("nan"), float("inf"), "7", [1]])
+def test_what_is_no_number_is_refused(own: sessions.Session, odd: Any) -> None:
+    assert sessions.number(0.5, "strength") == 0.5
+    with pytest.raises(InputError, match="The strength is not a number"):
+        sessions.number(odd, "strength")
+    with pytest.raises(InputError, match="length to use is not a number"):
+        sessions.make_job("clip.mp4", "preview", 0.0, odd, own)
+    with pytest.raises(InputError, match="start is not a number"):
+        sessions.make_job("clip.mp4", "preview", odd, 1.0, own)
+
+
+def test_a_file_made_before_is_replaced(own: sessions.Session) -> None:
+    own = finished_edit(own, "bronze")
+    first = sessions.make_export("zip", own).output
+    first.write_bytes(b"x")
+    assert sessions.make_export("zip", own).output != first
+    assert not first.exists()
+
+
+def test_a_result_is_named_in_few_words() -> None:
+    assert sessions.edit_title(EditRequest("text", "bronze")) == "bronze"
+    assert sessions.edit_title(EditRequest("style", picture=Path("a/starry_night.jpg"))) == "Style: starry night"
+    assert len(sessions.edit_title(EditRequest("relight", "warm light " * 20))) < 50
