@@ -214,8 +214,10 @@ def look_anew(clip: str | None, max_seconds: float, preset: str, session: Sessio
     with contextlib.suppress(InputError):  # which `look_at` is about to say
         end = stated_seconds(clip) if clip else 0.0
     last = min(end - 0.1, MAX_START) if end else MAX_START
+    slider: Any = gr.Slider(value=0, maximum=max(0.1, math.floor(last * 10) / 10))
     for facts, picture in look_at(clip, 0.0, max_seconds, preset, session):
-        yield facts, picture, gr.Slider(value=0, maximum=max(0.1, math.floor(last * 10) / 10))
+        yield facts, picture, slider
+        slider = gr.skip()  # the visitor may have moved it since
 
 
 def look_at(
