@@ -256,3 +256,37 @@ def test_masks_of_large_sets_have_no_seam() -> None:
     batch = portrait()
     assert torch.allclose(surface.region_mask(batch, PERSON), batch.alpha)
     assert float(surface.region_mask(batch, ("background", *PERSON)).min()) == 1
+
+
+METALS = ("bronze", "copper", "gold", "silver", "chrome", "iron")
+
+
+@pytest.mark.parametrize("name", METALS)
+def test_features_stay_drawn_in_metal(name: str) -> None:
+    """Brows, lips and the hair's outline are how a face is read: beside skin, most of their contrast stays."""
+    batch = portrait()
+    before, after = to_oklab(batch.source)[:, :1], to_oklab(edit(f"a {name} statue"))[:, :1]
+    skin = batch.regions["skin"]
+    kept = {}
+    for feature in ("brows", "lips", "hair"):
+        mask = batch.regions[feature]
+        beside = torch.nn.functional.max_pool2d(mask, 17, 1, 8) * skin
+        within = torch.nn.functional.max_pool2d(skin, 17, 1, 8) * mask
+        old, new = (
+            float((light * beside).sum() / beside.sum() - (light * within).sum() / within.sum())
+            for light in (before, after)
+        )
+        kept[feature] = new / old
+    assert min(kept.values()) > 0.45, kept
+
+
+@pytest.mark.parametrize("name", METALS)
+def test_an_open_mouth_stays_dark_in_metal(name: str) -> None:
+    batch = portrait()
+    y, x = torch.meshgrid(torch.arange(SIZE) - 0.62 * SIZE, torch.arange(SIZE) - 0.5 * SIZE, indexing="ij")
+    mouth = ((x / 14) ** 2 + (y / 16) ** 2 < 1).float()[None, None]
+    regions = {key: mask * (1 - mouth) for key, mask in batch.regions.items()} | {"mouth": mouth}
+    source = torch.lerp(batch.source, torch.tensor([0.14, 0.05, 0.05]).view(1, 3, 1, 1).expand_as(batch.source), mouth)
+    light = to_oklab(BuiltinLooks(f"a {name} statue").edit(dataclasses.replace(batch, source=source, regions=regions)))
+    inside, around = (light[:, :1][mask > 0.5].median() for mask in (mouth, regions["skin"]))
+    assert float(inside) < 0.45 * float(around)

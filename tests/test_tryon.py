@@ -278,3 +278,25 @@ def test_examples_dress_the_person(name: str) -> None:
     inside = masked(batch, "clothes").expand_as(edited)
     old = (edited - torch.tensor(OLD).view(1, 3, 1, 1)).abs().amax(1, keepdim=True).expand_as(edited)
     assert (old[inside] > 0.1).float().mean() > 0.9
+
+
+def test_bared_skin_is_as_uneven_as_the_neck(tmp_path: Path) -> None:
+    """Not a flat tone: pores as on the neck, collar bones and the hollow between them; and they stay on the body."""
+    deep = BuiltinTryOn(plain_top(tmp_path / "deep.png", 150.0))
+    batch = person(POSES, neckline=0.0)
+    grain = 0.03 * torch.randn(len(POSES), 1, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    rough = replace(batch, source=(batch.source + grain * batch.regions["skin"]).clamp(0, 1))
+    spread = []
+    for source in (batch, rough):
+        edited = deep.edit(source).mean(1, keepdim=True)
+        fine = (edited - torch.nn.functional.avg_pool2d(edited, 5, 1, 2))[:1]
+        x, y = pixel_of(torch.tensor([[-0.02, 0.05], [0.02, 0.09]]), POSES[0]).round().long().T.tolist()
+        spread.append(float(fine[..., y[0] : y[1], x[0] : x[1]].std()))
+    assert spread[1] > spread[0] + 0.004
+    tones = []
+    for pose, frame in zip(POSES, deep.edit(batch).mean(1), strict=True):
+        spots = pixel_of(torch.tensor([[0.0, 0.052], [0.0, 0.085], [0.04, 0.0456], [0.04, 0.06]]), pose).round().long()
+        tones.append([float(frame[y - 1 : y + 2, x - 1 : x + 2].mean()) for x, y in spots.tolist()])
+    hollow, chest, bone, below = np.array(tones).T
+    assert (hollow < chest - 0.02).all()
+    assert (bone > below + 0.02).all()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from . import EditBatch
 from .colour import from_oklab, oklab_of, smoothstep
-from .surface import bumped, coordinates, detail, lightness, masked_blur, noise, normals, unit
+from .surface import bumped, coordinates, detail, lightness, masked_blur, noise, normals, region, unit
 
 Ramp = tuple[tuple[float, str], ...]  # tone and colour, ascending
 
@@ -33,7 +33,8 @@ class Material:
         gloss: strength of the highlights, with their sharpness.
         rim: light gained towards grazing angles.
         texture: name of the surface texture, or "".
-        depth: how much of the source's own light and shade shows through.
+        depth: how much of the source's own light and shade shows through: it draws the features, and mirrors need it most.
+        contrast: of that light and shade.
     """
 
     ramp: Ramp
@@ -45,9 +46,18 @@ class Material:
     rim: float = 0.0
     texture: str = ""
     depth: float = 0.25
+    contrast: float = 1.0
 
 
-METAL: Mapping[str, Any] = {"metal": 0.8, "relief": 0.85, "bump": 4.0, "gloss": 0.45, "sharpness": 24.0}
+METAL: Mapping[str, Any] = {
+    "metal": 0.8,
+    "relief": 0.85,
+    "bump": 4.0,
+    "gloss": 0.45,
+    "sharpness": 24.0,
+    "depth": 0.55,
+    "contrast": 1.15,
+}
 MATERIALS: Mapping[str, Material] = {
     "bronze": Material(((0.0, "#120a06"), (0.25, "#3b2212"), (0.5, "#7d4e24"), (0.75, "#c08a45"), (1.0, "#ffe3ad")),
         texture="patina", **METAL),
@@ -60,7 +70,8 @@ MATERIALS: Mapping[str, Material] = {
     "silver": Material(((0.0, "#0f1114"), (0.3, "#4b4f56"), (0.55, "#90959c"), (0.8, "#cfd3d8"), (1.0, "#ffffff")),
         **METAL),
     "chrome": Material(((0.0, "#04060a"), (0.28, "#2a3442"), (0.52, "#7f8fa3"), (0.78, "#d6e2ee"), (1.0, "#ffffff")),
-                       metal=1.0, relief=0.7, bump=5.0, gloss=0.7, sharpness=60.0),
+                       metal=1.0, relief=0.9, bump=5.0, gloss=0.55, sharpness=60.0,
+                       depth=0.68, contrast=1.7),
     "iron": Material(((0.0, "#08090a"), (0.3, "#25272a"), (0.6, "#54575b"), (0.85, "#8d9094"), (1.0, "#d0d2d4")),
         texture="pitted",
                      **{**METAL, "gloss": 0.25}),
@@ -108,12 +119,15 @@ def material(batch: EditBatch, mask: Tensor, name: str) -> Tensor:
     smooth = normals(batch)
     normal = bumped(batch, smooth, light, kind.bump)
     tone = torch.lerp(_diffuse(smooth), _studio(normal), kind.metal)
-    own = light + 0.35 - _level(batch, light, mask)
-    tone = torch.lerp(tone, own, kind.depth) * detail(batch, mask, light=light) ** kind.relief
+    own = 0.35 + kind.contrast * (light - _level(batch, light, mask))
+    hollow = region(batch, "mouth")  # an open mouth is dark in any material, and neither bulges nor shines
+    tone = torch.lerp(tone, own, torch.maximum(torch.full_like(hollow, kind.depth), hollow))
+    tone = tone * detail(batch, mask, light=light) ** kind.relief
     tone, tint = _texture(kind.texture, coordinates(batch), tone, normal)
-    tone = tone + kind.rim * (1 - normal[:, 2:]).clamp(0, 1) ** 2.5
+    solid = 1 - hollow
+    tone = tone + solid * kind.rim * (1 - normal[:, 2:]).clamp(0, 1) ** 2.5
     key = _lobe(_dot(normal, (-0.32, -0.42, 0.85)) - 1, kind.sharpness)
-    tone = tone + kind.gloss * (key + 0.4 * _lobe(_dot(normal, (0.55, -0.1, 0.83)) - 1, 1.5 * kind.sharpness))
+    tone = tone + solid * kind.gloss * (key + 0.4 * _lobe(_dot(normal, (0.55, -0.1, 0.83)) - 1, 1.5 * kind.sharpness))
     # a shoulder instead of a clip, so that highlights keep their shape
     tone = torch.where(tone > 0.75, 0.75 + 0.25 * torch.tanh((tone - 0.75) / 0.25), tone.clamp_min(0))
     return from_oklab(_ramp(kind.ramp, tone) + tint)

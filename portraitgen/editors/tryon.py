@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from ..plate import fill
 from . import EditBatch
 from .colour import from_oklab, smoothstep, to_oklab
 from .draping import Drape, Registration
@@ -21,6 +19,7 @@ from .folds import shading
 from .garment import READ_SIDE, read_garment
 from .layers import BODY, known_parts, layers, spread_rest
 from .pictures import read_cutout
+from .skin import bared_skin
 from .surface import blur, masked_blur, region, unit
 from .worn import WornClothes, look_at_wearer
 
@@ -73,7 +72,7 @@ class BuiltinTryOn:
         reach = 2 * max(1, round(6 * scale)) + 1
         wider = blur(functional.max_pool2d(taken_off, reach, 1, reach // 2), 2.5 * scale) * smoothstep(0.02, 0.3, body)
         bared = (taken_off + wider.clamp(0, 1) * bare) / body.clamp_min(1e-3)
-        base = torch.lerp(batch.source, _skin(batch, bare, light), bared.clamp(0, 1))
+        base = torch.lerp(batch.source, bared_skin(batch, rest, bare, light), bared.clamp(0, 1))
         # fabric is thick: a thin shadow lies on the skin along its edge
         contact = 1 - 0.25 * smoothstep(0.05, 0.7, blur(covered * body, 3 * scale))
         base = torch.lerp(base, base * contact, body * (1 - covered))
@@ -98,36 +97,6 @@ def _lit(image: Tensor, light: Tensor) -> Tensor:
     bright = torch.where(bright > 0.85, 0.85 + 0.14 * torch.tanh((bright - 0.85) / 0.14), bright)
     ratio = bright / lab[:, :1].clamp_min(1e-3)
     return from_oklab(torch.cat([bright, lab[:, 1:] * ratio], 1))
-
-
-def _skin(batch: EditBatch, bare: Tensor, light: Tensor) -> Tensor:
-    """Skin where clothes have hidden it, [B, 3, H, W]: the colours around it carried on, with the soft shading of the surface."""
-    scale = unit(batch)
-    lab = to_oklab(batch.source)
-    face = region(batch, "skin") * known_parts(batch, ("face",))
-    sure = (-functional.max_pool2d(-bare, 5, 1, 2) > 0.9).to(lab)
-    result = []
-    for picture, neck, cheek in zip(lab, sure[:, 0] > 0, face[:, 0] > 0.9, strict=True):
-        seen = neck if int(neck.sum()) > 60 else cheek
-        if int(seen.sum()) < 20:
-            result.append(picture)
-            continue
-        usual = picture[:, seen].T
-        middle = usual[usual[:, 0] >= usual[:, 0].median()].median(0).values  # not the shadows below chin and collar
-        bright = seen & (picture[0] > middle[0] - 0.12) & (picture[0] < middle[0] + 0.1)
-        small = functional.interpolate(
-            torch.cat([picture * bright, bright[None].to(picture)])[None], scale_factor=0.25, mode="area"
-        )[0]
-        weight = small[3:].permute(1, 2, 0).cpu().numpy()
-        near = fill((small[:3].permute(1, 2, 0).cpu().numpy() / np.maximum(weight, 1e-3)), weight[..., 0] > 0.3)
-        grown = functional.interpolate(
-            torch.from_numpy(near).permute(2, 0, 1)[None].to(picture), size=picture.shape[-2:], mode="bilinear"
-        )
-        result.append(torch.lerp(blur(grown, 6 * scale)[0], middle[:, None, None].expand_as(picture), 0.35))
-    tone = torch.stack(result)
-    smooth = blur(light, 6 * scale)
-    smooth = smooth / masked_blur(smooth, sure.clamp_min(1e-3), 60 * scale).clamp_min(0.3)
-    return from_oklab(torch.cat([tone[:, :1] * smooth.clamp(0.8, 1.08) ** 0.7, tone[:, 1:]], 1))
 
 
 def _layered(batch: EditBatch, base: Tensor, cloth: Tensor, body: Tensor, covered: Tensor) -> Tensor:
