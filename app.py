@@ -68,6 +68,7 @@ from portraitgen.wording import (
 HERE = Path(__file__).parent
 EXAMPLES = HERE / "examples"
 PAGE_SECONDS = 10  # how much of a clip the page uses unless told otherwise
+FILES = ("clip", "result", "poster")  # of a stored example
 KINDS = ("text", "style", "tryon", "relight")
 HEAVY: dict[str, Any] = {"concurrency_id": "gpu", "concurrency_limit": 1, "show_progress": "hidden"}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
@@ -88,8 +89,8 @@ def stored_examples() -> list[dict[str, str]]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         rows = json.loads((EXAMPLES / "examples.json").read_text("utf-8"))
         for row in rows:
-            row.update({key: str(EXAMPLES / row[key]) for key in ("clip", "result", "picture") if key in row})
-        return [row for row in rows if row["kind"] in KINDS and all(Path(row[k]).is_file() for k in ("clip", "result"))]
+            row.update({key: str(EXAMPLES / row[key]) for key in ("clip", "result", "poster", "picture") if key in row})
+        return [row for row in rows if row["kind"] in KINDS and all(Path(row[k]).is_file() for k in FILES)]
     return []
 
 
@@ -308,7 +309,7 @@ def build() -> gr.Blocks:
                 answer = json.dumps([films[0], wish, films[1], note(row["name"], STORED)])
                 # The tab is no output of that event: gradio 6.31 does not draw tabs that are one.
                 show = f"() => {{ portraitgen.choose('kinds', {KINDS.index(row['kind'])}); return portraitgen.found({answer}) }}"
-                button = gr.Button(row["name"].capitalize(), size="sm", min_width=100)
+                button = gr.Button(row["name"].capitalize(), icon=row["poster"], size="sm", min_width=80)
                 button.click(None, None, [clip, form, result, status], js=show, api_visibility="private")
     return demo.queue(max_size=20)
 

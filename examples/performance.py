@@ -1,42 +1,23 @@
-"""What the person in the example clip does: head motion, expressions, and the hummed melody that the mouth follows."""
+"""How a person in an example clip acts: head motion, expressions, and a voice that the mouth follows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from portraitgen.body import AnnyBody, BodyParameters
 
-RATE = 25  # frames a second
-FRAME_COUNT = 75
 SOUND_RATE = 48_000  # samples a second
 SEED = 0
 MOUTH_LEAD = 0.03  # seconds by which lips run ahead of the sound
-
-# Moments in seconds and values in degrees, eased in between: yaw (turn), pitch (nod), roll (tilt) on top of the still's pose.
-HEAD_KEYS = {
-    "yaw": ((0.0, 0), (0.2, 0), (0.85, 10), (1.1, 9), (1.8, -8), (2.1, -7.5), (2.75, 0), (3.0, 0)),
-    "pitch": ((0.0, 0), (0.35, 4), (0.8, -2), (1.25, 4), (1.75, -0.5), (2.2, 5), (2.7, 0), (3.0, 0)),
-    "roll": ((0.0, 0), (0.5, -3), (1.2, 3), (1.9, 2), (2.4, -2), (2.85, 0), (3.0, 0)),
-}
-TORSO_ROLL_KEYS = ((0.0, 0), (0.9, 0.5), (1.9, -0.5), (2.8, 0), (3.0, 0))  # degrees
-BROW_KEYS = ((0.0, 0), (0.3, 0.1), (0.6, 0.6), (1.0, 0.1), (1.5, 0), (1.7, 0.5), (2.1, 0), (3.0, 0))
-GAZE_KEYS = (
-    (0.0, 0),
-    (0.3, 0),
-    (0.85, -6),
-    (1.1, -6),
-    (1.75, 6),
-    (2.1, 6),
-    (2.7, 0),
-    (3.0, 0),
-)  # degrees, against the turn
 BLINK = ((-0.11, 0), (-0.02, 1), (0.03, 1), (0.18, 0))  # seconds about the moment, how far shut
-BLINKS = (0.62, 1.48, 2.5)  # seconds at which the eyes are shut
 NECK_SHARE = 0.4  # of the head's turn that the neck makes
+BREATH = 0.06  # of a voice
+SWAY = (1, 0.6, 0.25), (1, 2, 5), ((0.0, 1.1, 2.0), (0.5, 2.3, 4.0), (1.7, 0.4, 3.1))  # shares, periods a clip, phases
+
+Keys = tuple[tuple[float, float], ...]  # moments in seconds and values, eased in between
 
 
 @dataclass(frozen=True)
@@ -44,7 +25,8 @@ class Vowel:
     """How a vowel sounds and looks."""
 
     formants: tuple[tuple[float, float, float], ...]  # Hz, bandwidth in Hz, gain
-    mouth: dict[str, float]  # facial actions at full loudness, added to the still's
+    mouth: dict[str, float]  # facial actions at full loudness, added to the photo's
+    breath: float = BREATH
 
 
 VOWELS = {
@@ -68,19 +50,49 @@ VOWELS = {
         ((280, 80, 1.0), (1100, 200, 0.12), (2300, 300, 0.04)),
         {"jawOpen": -0.2, "mouthSmile": -0.1, "mouthUpperUp": -0.2, "mouthLowerDown": -0.1, "mouthShrugLower": 0.45},
     ),
+    "ha": Vowel(
+        ((800, 130, 1.0), (1350, 140, 0.5), (2800, 250, 0.2)),
+        {"jawOpen": 0.12, "mouthUpperUp": 0.05},
+        breath=0.25,
+    ),
+    "hum": Vowel(((300, 80, 1.0), (1000, 200, 0.15), (2200, 300, 0.05)), {"mouthPress": 0.2, "mouthShrugLower": 0.15}),
 }
-# Start and length in seconds, pitch in Hz, vowel: "mm-o-e-a, mm-a-o-e, a".
-SYLLABLES = (
-    (0.22, 0.22, 196.0, "m"),
-    (0.42, 0.26, 220.0, "o"),
-    (0.70, 0.20, 246.9, "e"),
-    (0.92, 0.30, 261.6, "a"),
-    (1.26, 0.18, 220.0, "m"),
-    (1.42, 0.26, 246.9, "a"),
-    (1.72, 0.26, 293.7, "o"),
-    (2.00, 0.20, 261.6, "e"),
-    (2.24, 0.46, 220.0, "a"),
-)
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What one person does in one clip, added to the pose of their photo, in which it begins and ends."""
+
+    rate: int  # frames a second
+    seconds: float
+    syllables: tuple[tuple[float, float, float, str], ...]  # start and length in seconds, pitch in Hz, vowel
+    yaw: Keys  # degrees of the head: turn,
+    pitch: Keys  # nod
+    roll: Keys  # and tilt
+    torso_roll: Keys
+    gaze: Keys  # degrees to the side
+    blinks: tuple[float, ...]  # seconds at which the eyes are shut
+    faces: dict[str, Keys] = field(default_factory=dict)  # facial action (both sides) to what is added to it
+    sway: tuple[float, float] = (0.0, 0.0)  # of a camera held by hand: pixels, degrees
+
+    @property
+    def frame_count(self) -> int:
+        return round(self.seconds * self.rate)
+
+    @property
+    def times(self) -> np.ndarray:
+        """Of the frames, [T] seconds."""
+        return np.arange(self.frame_count) / self.rate
+
+    def shut(self) -> np.ndarray:
+        """How far the lids are shut, [T] 0..1."""
+        return np.max([eased(BLINK, self.times - moment) for moment in self.blinks], axis=0)
+
+    def camera(self) -> np.ndarray:
+        """How a camera held by hand strays, [T, 3]: pixels to the right and down, degrees; the same at the end as at the start."""
+        shares, periods, phases = SWAY
+        angles = 2 * np.pi * self.times[:, None, None] / self.seconds * periods + phases
+        return (np.sin(angles) * shares).sum(-1) * (self.sway[0], 0.6 * self.sway[0], self.sway[1])
 
 
 def eased(keys: tuple[tuple[float, float], ...], times: np.ndarray) -> np.ndarray:
@@ -98,20 +110,21 @@ def loudness(start: float, length: float, times: np.ndarray) -> np.ndarray:
     return rise**2 * (3 - 2 * rise) * fall**2 * (3 - 2 * fall)
 
 
-def sound() -> np.ndarray:
-    """The melody, [samples] float32 in -1..1: harmonics of a gliding voice under the formants of each vowel."""
-    times = np.arange(round(FRAME_COUNT / RATE * SOUND_RATE)) / SOUND_RATE
-    keys = tuple((start + length / 3, np.log(hertz)) for start, length, hertz, _ in SYLLABLES)
+def sound(performance: Performance) -> np.ndarray:
+    """The voice, [samples] float32 in -1..1: harmonics of a gliding tone under the formants of each vowel."""
+    syllables = performance.syllables
+    times = np.arange(round(performance.seconds * SOUND_RATE)) / SOUND_RATE
+    keys = tuple((start + length / 3, np.log(hertz)) for start, length, hertz, _ in syllables)
     hertz = np.exp(eased(keys, times)) * (1 + 0.012 * np.sin(2 * np.pi * 5.3 * times))
     phase = 2 * np.pi * np.cumsum(hertz) / SOUND_RATE
     breath = np.random.default_rng(SEED).standard_normal(len(times))
     breath = np.convolve(breath, np.hanning(17) / np.hanning(17).sum(), mode="same")
     signal = np.zeros_like(times)
-    for start, length, _, name in SYLLABLES:
+    for start, length, _, name in syllables:
         gain = loudness(start, length, times)
         heard = np.flatnonzero(gain > 0)
         span = slice(heard[0], heard[-1] + 1)
-        voice = 0.06 * breath[span]
+        voice = VOWELS[name].breath * breath[span]
         for harmonic in range(1, 19):
             at = harmonic * hertz[span]
             weight = sum(g / (1 + ((at - centre) / (2 * width)) ** 2) for centre, width, g in VOWELS[name].formants)
@@ -120,44 +133,35 @@ def sound() -> np.ndarray:
     return (0.5 * signal / np.abs(signal).max()).astype(np.float32)
 
 
-def perform(still: BodyParameters, body: AnnyBody) -> BodyParameters:
-    """FRAME_COUNT frames of the body that start and end in the pose of `still` (one frame)."""
-    times = np.arange(FRAME_COUNT) / RATE
-    rotations = still.rotations.repeat(FRAME_COUNT, 1, 1)
-    turns = [np.deg2rad(eased(HEAD_KEYS[axis], times)) for axis in ("pitch", "yaw", "roll")]
+def perform(performance: Performance, still: BodyParameters, body: AnnyBody) -> BodyParameters:
+    """All frames of the body, in the pose of `still` (one frame) at both ends."""
+    times, count = performance.times, performance.frame_count
+    rotations = still.rotations.repeat(count, 1, 1)
+    turns = [np.deg2rad(eased(keys, times)) for keys in (performance.pitch, performance.yaw, performance.roll)]
     turn = torch.from_numpy(np.stack(turns, axis=-1)).float()
     rotations[:, body.joint_names.index("neck")] += NECK_SHARE * turn
     rotations[:, body.joint_names.index("head")] += (1 - NECK_SHARE) * turn
-    gaze = torch.from_numpy(np.deg2rad(eased(GAZE_KEYS, times))).float()
+    gaze = torch.from_numpy(np.deg2rad(eased(performance.gaze, times))).float()
     for eye in ("eye_left", "eye_right"):
         rotations[:, body.joint_names.index(eye), 1] += gaze
-    global_rotation = still.global_rotation.repeat(FRAME_COUNT, 1)
-    global_rotation[:, 2] += torch.from_numpy(np.deg2rad(eased(TORSO_ROLL_KEYS, times))).float()
-    translation = still.translation.repeat(FRAME_COUNT, 1)
+    global_rotation = still.global_rotation.repeat(count, 1)
+    global_rotation[:, 2] += torch.from_numpy(np.deg2rad(eased(performance.torso_roll, times))).float()
+    translation = still.translation.repeat(count, 1)
     translation[:, 1] += torch.from_numpy(0.001 * (np.cos(2 * np.pi * times / times[-1]) - 1)).float()  # one breath
-    expression = still.expression.repeat(FRAME_COUNT, 1)
-    for name, values in actions(times).items():
+    expression = still.expression.repeat(count, 1)
+    for name, values in actions(performance).items():
         for column, action in enumerate(body.expression_names):
             if action in (name, f"{name}Left", f"{name}Right"):
                 expression[:, column] += torch.from_numpy(values).float()
     return BodyParameters(still.betas, rotations, expression.clamp(0, 1), global_rotation, translation)
 
 
-def actions(times: np.ndarray) -> dict[str, np.ndarray]:
+def actions(performance: Performance) -> dict[str, np.ndarray]:
     """Facial action (both sides) to what is added to it, [T]."""
-    total: dict[str, np.ndarray] = {}
-    for start, length, _, vowel in SYLLABLES:
+    times = performance.times
+    total: dict[str, np.ndarray] = {name: eased(keys, times) for name, keys in performance.faces.items()}
+    for start, length, _, vowel in performance.syllables:
         for name, amount in VOWELS[vowel].mouth.items():
             total[name] = total.get(name, 0) + amount * loudness(start, length, times + MOUTH_LEAD)
-    brows = eased(BROW_KEYS, times)
-    return total | {"browInnerUp": 0.7 * brows, "browOuterUp": 0.6 * brows, "cheekSquint": 0.2 * blinks(times)}
-
-
-def blinks(times: np.ndarray) -> np.ndarray:
-    """How far the lids are shut, [T] 0..1."""
-    return np.max([eased(BLINK, times - moment) for moment in BLINKS], axis=0)
-
-
-def frame_times() -> tuple[tuple[float, ...], Fraction]:
-    """Times of the frames in seconds, and their rate."""
-    return tuple(index / RATE for index in range(FRAME_COUNT)), Fraction(RATE)
+    total["cheekSquint"] = total.get("cheekSquint", 0) + 0.2 * performance.shut()
+    return total

@@ -3,12 +3,13 @@
 The still is taken apart into layers: the background, which stays as it is; the suit, which follows the chest; the eyeballs,
 the teeth and the dark of the mouth, which follow the skull; and in front of them the head with openings where eyes and
 mouth are. Every pixel of the head is given a place in space: on the tracked mesh where it shows skin, on a smooth hull
-where it shows hair. The mesh carries the skin, the skull carries the hair, and what lies between is interpolated.
+where it shows hair. The mesh carries the skin, the skull carries the hair (and a cap, or spectacles), and what lies between
+is interpolated. Who wears no suit with a wide ring has head and clothes in one layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -30,9 +31,11 @@ EYES = {
     "eye_left": (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466),
 }
 MOUTH = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
+CHIN = 152
 LIPS = (14, 13)  # their inner edges, the lower one first
 EYE_RADIUS = 0.012  # metres
 LASHES, LID_REACH = 2.5, 9.0  # px above the opening that move as one, and above these over which the lid stretches
+REACH = 48  # px by which a head leaves its place at most
 NECK_GAP = 25  # px, twice the width of the strip along the jaw in which skin of face and neck share their motion
 COLLAR_REACH = 34  # px below the bare neck over which its motion dies away in the dark collar
 CAVITY, TONGUE, BETWEEN_LIPS = (34, 14, 13), (128, 62, 60), (110, 52, 48)
@@ -48,15 +51,22 @@ class Patch:
 
     def drawn_over(self, picture: np.ndarray, places: np.ndarray, K: np.ndarray, shift: np.ndarray) -> np.ndarray:
         """picture [H, W, 3] with the patch where `outline` moved to `places` [N, 3], plus `shift` [2] pixels."""
+        if not self.alpha.any():
+            return picture  # a mouth that is closed in the photo
         before, after = projected(self.outline, K), projected(places, K) + shift
         corners = np.concatenate((before, np.ones((len(before), 1))), axis=1)
         affine = np.linalg.lstsq(corners, after, rcond=None)[0].T
+        rows, columns = (np.flatnonzero(self.alpha.any(axis)) for axis in (1, 0))
+        top, left = max(0, int(rows[0]) - REACH), max(0, int(columns[0]) - REACH)
+        part = slice(top, int(rows[-1]) + REACH), slice(left, int(columns[-1]) + REACH)
         # Pixel centres lie at +0.5, OpenCV counts from 0.
-        affine[:, 2] += affine[:, :2] @ (0.5, 0.5) - 0.5
-        size = picture.shape[1::-1]
+        affine[:, 2] += affine[:, :2] @ (0.5, 0.5) - 0.5 - (left, top)
+        size = picture[part].shape[1::-1]
         colour = cv2.warpAffine(self.colour, affine, size, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         alpha = cv2.warpAffine(self.alpha, affine, size, flags=cv2.INTER_LINEAR)
-        return picture + (colour - picture) * alpha[..., None]
+        out = picture.copy()
+        out[part] += (colour - out[part]) * alpha[..., None]
+        return out
 
 
 def projected(places: np.ndarray, K: np.ndarray) -> np.ndarray:
@@ -85,16 +95,27 @@ class Puppet:
         body: AnnyBody,
         parameters: BodyParameters,  # one frame
         K: Tensor,  # [3, 3]
-        collar: Ellipse,  # the outer rim of the suit's ring
+        shown: tuple[slice, slice],  # rows and columns that the clip shows
+        collar: Ellipse | None = None,  # the outer rim of a suit's ring
+        worn: Sequence[np.ndarray] = (),  # outlines [N, 2] of what is stiff and moves with the skull
     ) -> None:
         self.still, self.body, self.K = still, body, K.double().numpy()
         self.size = len(still)
         points = landmarks.face[1, :, :2]
         alpha = list(person_alpha(lambda: iter([still] * len(landmarks.face)), landmarks.face))[1]
         labels = region_labels(still, alpha, points, fit_region_model([(still, alpha, points)]))
+        hair = labels == REGIONS.index("hair")
+        hair[: int(points[CHIN, 1])] = False  # all people here have short hair, but a dark jacket can look like it
+        labels[hair] = REGIONS.index("clothes")
+        self.worn = np.zeros(alpha.shape, bool)
+        for outline in worn:
+            self.worn |= smooth_mask(outline, self.size, 0.6) > 0.5
         self._rest_body(parameters)
         self._cut_out(alpha, labels, collar)
         self._openings(points)
+        seen = np.zeros(alpha.shape, bool)
+        seen[shown] = True
+        self.head_alpha[~grown(seen, 2 * REACH + 1)] = 0
         self._places()
         self._fill_openings()
 
@@ -115,23 +136,31 @@ class Puppet:
         bottom = np.broadcast_to((0.0, 0.0, 0.0, 1.0), (*transforms.shape[:2], 1, 4))
         return np.concatenate((transforms, bottom), axis=2)
 
-    def _cut_out(self, alpha: np.ndarray, labels: np.ndarray, collar: Ellipse) -> None:
+    def _cut_out(self, alpha: np.ndarray, labels: np.ndarray, collar: Ellipse | None) -> None:
         """Split the matte into head and suit, and complete what each of them hides."""
         still = self.still
-        enclosed = cv2.ellipse(np.zeros(alpha.shape, np.uint8), collar, 1, -1) > 0
-        matte = np.maximum(alpha.astype(np.float32) / 255, soft(enclosed, 0.8))
-        bare = ~np.isin(labels, [REGIONS.index(name) for name in ("background", "clothes")])
+        enclosed = np.zeros(alpha.shape, bool)
+        if collar:
+            enclosed = cv2.ellipse(enclosed.astype(np.uint8), collar, 1, -1) > 0
+        matte = np.maximum(alpha.astype(np.float32) / 255, soft(enclosed | self.worn, 0.8))
+        self.plate = fill(still, ~grown(matte > 0.02, 7)).astype(np.float32) / 255
+        bare = self.worn | ~np.isin(labels, [REGIONS.index(name) for name in ("background", "clothes")])
         _, parts, stats, _ = cv2.connectedComponentsWithStats(shrunk(bare, 9).astype(np.uint8))
         bare &= grown(parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax(), 11)
+        self.bare, self.labels = bare, labels
+        if not collar:  # clothes that lie on the neck move on with it, in one piece
+            self.head_alpha, self.deep = matte, np.zeros(alpha.shape, bool)
+            self.suit, self.suit_alpha = self.plate, np.zeros_like(matte)
+            return
         neck = grown(shrunk(bare, 41), 41) | (np.arange(self.size) < np.flatnonzero(enclosed.any(1))[0] - 6)[:, None]
         bare &= neck  # nothing of the collar's rim
-        self.bare, self.labels = bare, labels
         # Below the neck the head fades into the dark collar, where both layers look the same.
         neck_line = np.where(bare.any(0), self.size - 1 - bare[::-1].argmax(0), self.size)
         neck_line = np.where(neck_line > neck_line[bare.any(0)].max() - 30, neck_line, self.size)
-        self.below = np.arange(self.size)[:, None] - neck_line[None]
-        fade = np.where(self.below > 0, np.clip(1.2 - self.below / (COLLAR_REACH - 8), 0, 1), bare).astype(np.float32)
-        head = np.maximum(soft(bare, 0.9), soft(fade, 2) * (self.below > -8))
+        below = np.arange(self.size)[:, None] - neck_line[None]
+        self.deep = below > COLLAR_REACH  # further below the neck than its motion reaches
+        fade = np.where(below > 0, np.clip(1.2 - below / (COLLAR_REACH - 8), 0, 1), bare).astype(np.float32)
+        head = np.maximum(soft(bare, 0.9), soft(fade, 2) * (below > -8))
         clothes = (labels == REGIONS.index("clothes")) | (enclosed & ~bare)
         self.head_alpha = np.where(grown(clothes, 7), np.minimum(matte, head), matte * grown(bare, 13))
         suit = matte * (grown(clothes, 7) | ~grown(bare, 13))
@@ -139,7 +168,6 @@ class Puppet:
         self.suit_alpha = np.where(hidden, soft(enclosed, 0.8), suit)
         behind = continued_around(still, (suit > 0.99) & ~hidden, hidden, collar)
         self.suit = decontaminate(behind, np.rint(self.suit_alpha * 255).astype(np.uint8)).astype(np.float32) / 255
-        self.plate = fill(still, ~grown(matte > 0.02, 7)).astype(np.float32) / 255
 
     def _openings(self, points: np.ndarray) -> None:
         """Cut eyes and mouth out of the head."""
@@ -171,7 +199,8 @@ class Puppet:
     def _places(self) -> None:
         """A place in space for every pixel around the head, and what each of them moves with."""
         rows, columns = np.flatnonzero(self.head_alpha.any(1)), np.flatnonzero(self.head_alpha.any(0))
-        box = self.box = slice(rows[0] - 8, rows[-1] + 9), slice(columns[0] - 8, columns[-1] + 9)
+        box = self.box = self._box(rows, columns, 8)
+        self.reach = self._box(rows, columns, REACH)
         parts = torch.where(self.mesh_ids < 0, -1, self.body.face_labels[self.mesh_ids.clamp_min(0)]).numpy()[box]
         face, neck = (
             np.isin(parts, [LABELS.index(name) for name in names]) for names in (("face", "lips", "ears"), ("neck",))
@@ -179,9 +208,10 @@ class Puppet:
         on_head = face | (neck & ~grown(face, NECK_GAP))  # what the chin uncovers of the neck stretches over a gap
         hair = shrunk(self.bare & (self.labels == REGIONS.index("hair")), 3)[box]
         self.skin = on_head & shrunk(self.bare & (self.labels != REGIONS.index("hair")), 5)[box]
-        self.skin &= self.opening[box] < 0.02
-        self.hair = hair & ~self.skin
-        self.chest = ~grown(self.bare, 2 * COLLAR_REACH + 1)[box] | self._collar()[box]
+        closed, worn = self.opening[box] < 0.02, self.worn[box]
+        self.skin &= closed & ~worn
+        self.hair = ((hair & ~self.skin) | worn) & closed
+        self.chest = (~grown(self.bare, 2 * COLLAR_REACH + 1) | self.deep)[box]
         rim = self.hair & ~shrunk(self.bare, 5)[box]
         torso = self.chest & (self.mesh_depth[box] > 0)
         depth = np.where(rim, self.middle, self.mesh_depth[box])
@@ -201,9 +231,11 @@ class Puppet:
         self.lids = self._lids()
         self.chest_depth = float(np.median(self.mesh_depth[box][torso]))
 
-    def _collar(self) -> np.ndarray:
-        """[S, S] bool: what lies further below the neck than its motion reaches."""
-        return self.below > COLLAR_REACH
+    def _box(self, rows: np.ndarray, columns: np.ndarray, margin: int) -> tuple[slice, slice]:
+        """The part of the picture between the first and the last of sorted `rows` and `columns`, and a margin around it."""
+        ends = ((int(line[0]) - margin, int(line[-1]) + margin + 1) for line in (rows, columns))
+        top_bottom, left_right = (slice(max(0, low), min(self.size, high)) for low, high in ends)
+        return top_bottom, left_right
 
     def _place_of(self, points: np.ndarray) -> np.ndarray:
         """Places in space [N, 3] of points [N, 2] in pixels of the still."""
@@ -275,26 +307,31 @@ class Puppet:
         jaw = lower - projected(moved(lips, skull), self.K)[0]
         gap = np.linalg.norm(lower - upper) / np.linalg.norm(self.lips[0] - self.lips[1])
         bright = float(np.clip((gap - 0.35) / 0.4, 0, 1))  # no light falls on teeth behind closing lips
-        for name, share, shown in (
+        for name, share, strength in (
             ("cavity", 0.5, 1),
             ("tongue", 0.9, 1),
             ("lips", 0.5, 1 - bright),
             ("teeth", 0, bright),
         ):
             patch = self.patches[name]
-            patch = replace(patch, alpha=patch.alpha * np.float32(shown))
+            patch = replace(patch, alpha=patch.alpha * np.float32(strength))
             picture = patch.drawn_over(picture, moved(patch.outline, skull), self.K, share * jaw)
         return picture
 
     def _head_over(self, picture: np.ndarray, motion: np.ndarray) -> np.ndarray:
         """picture [S, S, 3] behind the head, whose places moved by `motion`."""
         places = torch.from_numpy((self.places + motion).reshape(-1, 3)).float()
+        rows, columns = self.reach
         # Drawn at twice the size, so that the edge of the chin before the neck is smooth.
-        K = torch.from_numpy(self.K * ((2.0,), (2.0,), (1.0,))).float()
-        ids, weights, _ = rasterize_mesh(places, self.grid, K, 2 * self.size, 2 * self.size)
+        K = self.K * ((2.0,), (2.0,), (1.0,))
+        K[:2, 2] -= 2 * columns.start, 2 * rows.start
+        width, height = columns.stop - columns.start, rows.stop - rows.start
+        ids, weights, _ = rasterize_mesh(places, self.grid, torch.from_numpy(K).float(), 2 * width, 2 * height)
         source = interpolate(self.grid_pixels, ids, weights)[0].numpy() - 0.5
         colour = cv2.remap(self.head, source, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
         alpha = (cv2.remap(self.head_alpha, source, None, cv2.INTER_LINEAR) * (ids[0] >= 0).numpy())[..., None]
-        shape = (self.size, self.size)
-        solid = cv2.resize(alpha, shape, interpolation=cv2.INTER_AREA)[..., None]
-        return picture * (1 - solid) + cv2.resize(colour * alpha, shape, interpolation=cv2.INTER_AREA)
+        solid = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_AREA)[..., None]
+        drawn = cv2.resize(colour * alpha, (width, height), interpolation=cv2.INTER_AREA)
+        out = picture.copy()
+        out[self.reach] = picture[self.reach] * (1 - solid) + drawn
+        return out

@@ -422,10 +422,12 @@ def test_stored_examples_need_their_files(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(app, "EXAMPLES", tmp_path)
     assert app.stored_examples() == []
     listed = tmp_path / "examples.json"
-    listed.write_text('[{"name": "n", "kind": "text", "clip": "a.mp4", "text": "bronze", "result": "b.mp4"}]')
-    assert app.stored_examples() == []
-    (tmp_path / "a.mp4").touch()
-    (tmp_path / "b.mp4").touch()
+    listed.write_text(
+        '[{"name": "n", "kind": "text", "clip": "a.mp4", "text": "bronze", "result": "b.mp4", "poster": "b.jpg"}]'
+    )
+    for name in ("a.mp4", "b.mp4", "b.jpg"):
+        assert app.stored_examples() == []
+        (tmp_path / name).touch()
     assert app.stored_examples()[0]["clip"] == str(tmp_path / "a.mp4")
     listed.write_text('{"not": "a list"}')
     assert app.stored_examples() == []
