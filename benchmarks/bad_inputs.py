@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,8 @@ class Case:
     make: Make | None = None  # writes {file} into a folder
     around: Callable[[Path], contextlib.AbstractContextManager[Any]] | None = None  # the state of the machine
     good: bool = False  # odd, but to be taken
-    values: tuple[Any, ...] = ()  # of the page's handler
+    texts: tuple[str, ...] = ()  # of a command line, where it says @0
+    settings: dict[str, Any] = field(default_factory=dict)  # of a page's handler
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def command(case: Case, folder: Path) -> Answer:
     file = case.make(folder) if case.make else folder / "missing"
     before = contents(folder)
     asked = [word.format(file=file, out=folder / "made", style=STYLE, clip=CLIP) for word in case.asked.split(" | ")]
-    asked = [case.values[int(word[1:])] if re.fullmatch(r"@\d", word) else word for word in asked]
+    asked = [case.texts[int(word[1:])] if re.fullmatch(r"@\d", word) else word for word in asked]
     stdout, stderr, faults = io.StringIO(), io.StringIO(), []
     with contextlib.ExitStack() as stack:
         if case.around:
@@ -154,16 +155,16 @@ def page(case: Case, folder: Path) -> Answer:
 
     faults: list[str] = []
     file = str(case.make(folder)) if case.make else CLIP
-    values = [file if value == "{file}" else value for value in case.values]
+    settings = {name: file if value == "{file}" else value for name, value in case.settings.items()}
     sessions.ROOT = folder / "sessions"
     shown: list[Any] = []
     try:
         if case.asked == "look_at":
-            shown += page_handlers.look_at(*values, sessions.Session())
+            shown += page_handlers.look_at(**settings)
             said = re.sub("<[^>]*>", " ", shown[-1][0])
         else:
             handler = getattr(page_endpoints, case.asked, None) or getattr(page_handlers, case.asked)
-            for view in handler(*values):
+            for view in handler(**settings):
                 shown.append(view)
                 if case.good and "Understood" in str(view[1]):
                     break  # it is taken, which is all that is asked here
@@ -236,13 +237,12 @@ def edit(group: str, given: str, options: str, wanted: str, make: Make | None = 
 
 
 def words(group: str, given: str, text: str, wanted: str, kind: str = "--text") -> Case:
-    return edit(group, given, f"{kind} | @0", wanted, values=(text,))
+    return edit(group, given, f"{kind} | @0", wanted, texts=(text,))
 
 
-def asked_on_page(
-    given: str, handler: str, wanted: str, *values: Any, make: Make | None = None, good: bool = False
-) -> Case:
-    return Case("page", given, handler, wanted, make, good=good, values=values)
+def asked_on_page(given: str, handler: str, wanted: str, *, make: Make | None = None, **settings: Any) -> Case:
+    """Something asked of one of the page's handlers."""
+    return Case("page", given, handler, wanted, make, settings=settings)
 
 
 def edit_on_page(
@@ -254,24 +254,27 @@ def edit_on_page(
         "style": {"style": "{file}", "keep_colors": False},
         "tryon": {"garment": "{file}"},
     }[kind]
-    values = {
+    settings = {
         "clip": CLIP,
         **own,
         "strength": 1.0,
         "preset": "preview",
         "background": "auto",
         "seed": 0,
+        "start": 0,
         "max_seconds": 10,
         "again": False,
+        "mark": False,
         "engine": "builtin",
         "session": None,
         "behind": None,
     } | changes
     group = "pictures" if good else "page"
-    return Case(group, given, f"edit_{kind}", wanted, make, good=good, values=tuple(values.values()))
+    return Case(group, given, f"edit_{kind}", wanted, make, good=good, settings=settings)
 
 
 PORTRAIT = "render | {file} | -o | {out}/out.mp4"
+LOOK = {"start": 0, "max_seconds": 10, "preset": "preview", "session": None}
 CASES = [
     learn("clips", "no such file", None, "There is no clip"),
     learn("clips", "a folder", lambda folder: folder, "folder|no file"),
@@ -298,6 +301,7 @@ CASES = [
         good=True,
     ),
     learn("numbers", "0 seconds", bad_files.clip, "from 0.1 up", "--max-seconds | 0"),
+    learn("numbers", "start after the end", bad_files.clip, "0.5 s|long|starts|end", "--start | 7"),
     learn("numbers", "NaN seconds", bad_files.clip, "from 0.1 up", "--max-seconds | nan"),
     learn("numbers", "all frames held out", bad_files.clip, "from 0 to 0.9", "--holdout | 1"),
     edit("numbers", "strength NaN", "--text | red hair | --strength | nan", "from 0 to 1"),
@@ -340,7 +344,7 @@ CASES = [
         "background of 5000 letters",
         "--text | red hair | --background | @0",
         "no background",
-        values=("a" * 5000,),
+        texts=("a" * 5000,),
     ),
     edit("settings", "engine of another edit", "--text | red hair | --engine | gatys", "no engine called"),
     edit("settings", "two edits at once", "--text | red hair | --style | {style}", "not allowed with"),
@@ -364,18 +368,19 @@ CASES = [
         "another portrait",
         bad_files.portrait,
     ),
-    asked_on_page("no clip", "reconstruct", "no clip yet", None, "preview", 10, None),
+    asked_on_page("no clip", "reconstruct", "no clip yet", clip=None, **LOOK),
     asked_on_page(
-        "sound only, first look", "look_at", "no picture track", "{file}", 10, "preview", make=bad_files.sound_only
+        "sound only, first look", "look_at", "no picture track", make=bad_files.sound_only, clip="{file}", **LOOK
     ),
-    asked_on_page("no face, first look", "look_at", "face", "{file}", 10, "preview", make=bad_files.no_face),
-    asked_on_page("a file before any result", "export", "no result yet", "zip", None),
+    asked_on_page("no face, first look", "look_at", "face", make=bad_files.no_face, clip="{file}", **LOOK),
+    asked_on_page("a file before any result", "export", "no result yet", what="zip", session=None, mark=False),
     edit_on_page("background names a file", "no colour", background="/etc/passwd"),
     edit_on_page("instruction of 401 letters", "longer than 400", text="red " * 101),
     edit_on_page("strength 7", "between 0 and 1", strength=7.0),
     edit_on_page("strength missing", "strength", strength=None),
     edit_on_page("seed NaN", "seed", seed=float("nan")),
     edit_on_page("seconds NaN", "not a number", max_seconds=float("nan")),
+    edit_on_page("start missing", "not a number", start=None),
     edit_on_page("preset is a path", "preset", preset="../../elsewhere"),
     edit_on_page("engine unknown", "no engine", engine="magic"),
 ]
