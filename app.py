@@ -355,10 +355,19 @@ def fetch_weights() -> None:
 
 
 def warm_up() -> None:
-    """Import what the first look at a clip needs, while the visitor still chooses one."""
+    """Import what the first look at a clip needs, while the visitor still chooses one.
+
+    Where a GPU is lent, all that is done there too: its workers are forked off this process, and their seconds count.
+    """
     import mediapipe.python.solutions.face_mesh  # noqa: F401
 
     import portraitgen.landmarks  # noqa: F401
+
+    if handlers.shares_gpu():
+        from portraitgen.pipeline import load_for_editing, load_for_learning
+
+        load_for_learning()
+        load_for_editing()
 
 
 def sweep(page: gr.Blocks) -> None:

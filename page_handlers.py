@@ -63,7 +63,6 @@ STARTERS = 11  # buttons that start a job: one for each tab, learn, turn, look a
 def work(job: Job) -> Iterator[Progress]:
     """Do one job from its clip on; what an earlier job of the session has finished is not done again."""
     from portraitgen import pipeline
-    from portraitgen.export import write_ply, write_views, write_zip
 
     if job.learns:
         yield from pipeline.reconstruct(
@@ -74,10 +73,16 @@ def work(job: Job) -> Iterator[Progress]:
     elif job.verb in ("render", "webm", "orbit"):
         yield from pipeline.render(job.source, job.output, **job.options)
     elif job.verb == "views":
+        from portraitgen.export import write_views
+
         yield from write_views(job.source, job.output, **job.options)
     elif job.verb == "ply":
+        from portraitgen.export import write_ply
+
         yield from write_ply(job.source, job.output, device="cpu")
     elif job.verb == "zip":
+        from portraitgen.export import write_zip
+
         yield from write_zip(job.source, job.output)
 
 
@@ -110,6 +115,9 @@ def share(job: Job) -> Iterator[Progress]:
             yield from apart(pipeline.reconstruct, job.clip, job.portrait, **options)
         if job.verb == "edit":
             yield from pipeline.fetch(choose_engine(job.options["request"], "cuda").engine)
+        # Here, where it is not paid for; the GPU's worker is forked off this process.
+        pipeline.load_for_learning()
+        pipeline.load_for_editing()
         for call in gpu_calls(job):
             try:
                 with contextlib.closing(compute(call)) as steps:

@@ -24,6 +24,7 @@ from .fitting import Fitted
 from .initialization import DEPTH_TOLERANCE, project
 from .mesh import rasterize_mesh
 from .rasterization import rasterize
+from .streaming import breathe
 
 _SHRINK = 2  # flow is measured at half size: large motions become small, and it stays exact to a tenth of a pixel
 _LUMA = (0.3, 0.6, 0.1)
@@ -237,6 +238,7 @@ def align_frames(
 
     with ThreadPoolExecutor(workers, "align") as pool:
         while chunk := list(itertools.islice(stream, workers)):
+            breathe()
             alignment = alignment or Alignment(fitted, K, chunk[0][1].shape[-1], seed)
             for _ in pool.map(work, chunk):
                 done += 1

@@ -16,6 +16,7 @@ from av.sidedata.sidedata import Type as SideData
 from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
 from .errors import InputError
+from .streaming import breathe
 
 MAX_SIDE = 4096
 MIN_SIDE = 64
@@ -155,6 +156,7 @@ def decoded(container: Any, stream: Any, strict: bool = False) -> Iterator[Any]:
     packets = container.demux(stream)
     ended = False
     while not ended:
+        breathe()
         packet = None
         with contextlib.suppress(
             av.FFmpegError

@@ -29,6 +29,7 @@ from .progress import Progress
 from .reconstruction import head_centres, preview, to_uint8
 from .regions import soft_regions
 from .smirk import at_hand
+from .streaming import aside
 from .surfaces import Surfaces
 
 _ROOMY = 16e9  # bytes of a card on which an engine may stay while the avatar is fitted
@@ -164,7 +165,7 @@ def edit_avatar(
     # A look that is computed from the frame keeps its expression; one that is dreamt up from noise may not.
     correct = ExpressionCorrection(ExpressionLoss(K.device, at_hand(K.device))) if editor.reads_render else None
     faces = torch.from_numpy(crop_landmarks(portrait)[chosen.numpy()]).to(K)
-    perceptual = PerceptualLoss(K.device) if config.fit.perceptual else None
+    perceptual = aside(lambda: PerceptualLoss(K.device)) if config.fit.perceptual else None
     for number in range(passes):
         edited: list[Tensor] = []
         for start in range(0, len(keys), config.batch):
@@ -221,6 +222,10 @@ def _recolor(fitted: Fitted, data: TrainingFrames) -> None:
     fitted.renderer.forget()  # its residual belongs to the old look
 
 
+def _loaded(request: EditRequest, device: torch.device) -> Editor:
+    return aside(lambda: load_editor(request, str(device)))
+
+
 def scene_edit(requests: list[EditRequest], device: torch.device, scene: str | None) -> SceneEdit | None:
     """What the edits ``requests``, one after the other, do to the scene behind the person.
 
@@ -232,7 +237,7 @@ def scene_edit(requests: list[EditRequest], device: torch.device, scene: str | N
     """
     if scene not in ("auto", "edited"):
         return None
-    chain = [(load_editor(request, str(device)), request) for request in requests]
+    chain = [(_loaded(request, device), request) for request in requests]
     chain = [(editor, request) for editor, request in chain if scene == "edited" or editor.edits_background]
     if not chain:
         return None

@@ -18,6 +18,7 @@ from .progress import Progress
 from .reconstruction import load_fitted, to_uint8
 from .rendering import ORBIT_YAW, head_pivot, orbit_viewmats
 from .storage import replacing
+from .streaming import steady
 from .tracking import Tracking
 
 VIEW_SIDE = 384  # px, side of one of the turntable's pictures
@@ -29,6 +30,7 @@ PLY_FIELDS = (
 )
 
 
+@steady
 def write_ply(directory: Path, output: Path, frame: int = 0, *, device: str = "auto") -> Iterator[Progress]:
     """Write the avatar as it stands in one frame as a 3D Gaussian Splatting PLY (the layout of the original implementation).
 
@@ -62,6 +64,7 @@ def write_ply(directory: Path, output: Path, frame: int = 0, *, device: str = "a
     yield Progress("export", 1.0, f"Wrote {output}")
 
 
+@steady
 @torch.no_grad()
 def write_views(directory: Path, output: Path, *, count: int, device: str = "auto") -> Iterator[Progress]:
     """Write one moment of the clip, the middle, from ``count`` sides as a strip of `VIEW_SIDE` px pictures, left to right, over white."""
@@ -86,6 +89,7 @@ def write_views(directory: Path, output: Path, *, count: int, device: str = "aut
         temporary.write_bytes(data.tobytes())
 
 
+@steady
 def write_zip(directory: Path, output: Path) -> Iterator[Progress]:
     """Pack a portrait folder; unpacked, it goes on from the command line."""
     Portrait.load(directory).require("reconstruction")

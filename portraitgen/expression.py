@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .regions import BROW_OUTLINES, EYE_OUTLINES, LIPS_INNER, LIPS_OUTER
+from .streaming import breathe
 from .tflite import Network
 
 FACE_POINTS = 468
@@ -258,6 +259,7 @@ class ExpressionCorrection:
         optimizer = torch.optim.Adam([field], lr=_FIELD_RATE)
         with torch.enable_grad():
             for _ in range(self.steps):
+                breathe()
                 found = self.loss.features(_bent(edited, field, place, scale), landmarks)
                 stiff = (field[..., 1:, :] - field[..., :-1, :]).square().sum()
                 stiff = stiff + (field[..., :, 1:] - field[..., :, :-1]).square().sum()

@@ -19,6 +19,7 @@ from .body import LABELS, BodyModel
 from .frames import TrainingFrames
 from .mesh import rasterize_mesh
 from .poses import PosedMesh
+from .streaming import breathe
 
 _FACING_NEAR = (
     -0.5
@@ -79,6 +80,7 @@ def build_avatar(body: BodyModel, views: Views, channels: int, texel_pixels: flo
     texels = _to(texels, device)
     offsets = torch.zeros(len(texels), 3, device=device)
     for view in range(len(views.mesh)):
+        breathe()
         lifted, lifted_offsets = _lift_uncovered(body, views, view, texels, offsets, pixel, texel_pixels * 1.2)
         texels = _join(texels, lifted)
         offsets = torch.cat([offsets, lifted_offsets])
@@ -109,6 +111,7 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
         torch.zeros(len(avatar), device=total.device) for _ in range(4)
     )
     for view in range(len(views.mesh)):
+        breathe()
         mesh = views.mesh[view : view + 1]
         means = avatar(mesh).means[0]
         normals = triangle_frames(mesh.skinned, avatar.mesh_faces)[0, avatar.texel_faces, :, 2]
@@ -151,6 +154,7 @@ def _face_spacing(body: BodyModel, views: Views, wanted: float) -> Tensor:
     nearly = torch.zeros_like(seen[:-1])
     solid = _labelled(body, _SOLID_LABELS)
     for view in range(len(views.mesh)):
+        breathe()
         vertices = views.mesh[view : view + 1].vertices
         normals = triangle_frames(vertices, body.faces)[0, :, :, 2]
         centres = vertices[0, body.faces].mean(1)

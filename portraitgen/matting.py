@@ -16,6 +16,7 @@ from .alpha import Plate, refine_alpha
 from .bars import find_bars
 from .errors import InputError
 from .motion import Moment, fitted, flow_between, smooth_along_motion
+from .streaming import breathe
 
 FrameSource = Callable[[], Iterator[np.ndarray]]
 
@@ -100,6 +101,7 @@ class _Segmenter:
 
     def __call__(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Logits [S/2, S/2] of `frame` [S, S, 3]; `box` [4] is the head square in pixels or NaN."""
+        breathe()
         half = frame.shape[0] // 2
         mirrored = np.ascontiguousarray(frame[:, ::-1])
         views = [
@@ -193,6 +195,7 @@ def decontaminate(frame: np.ndarray, alpha: np.ndarray, background: np.ndarray |
         raise InputError(
             f"The frame {frame.shape} and the alpha {alpha.shape} do not match. Pass [S, S, 3] and [S, S]."
         )
+    breathe()
     image = frame.astype(np.float32) / 255
     cover = (alpha.astype(np.float32) / 255)[..., None]
     foreground, behind = image, image if background is None else background.astype(np.float32) / 255

@@ -18,9 +18,11 @@ import numpy as np
 
 from . import weights
 from .errors import InputError
+from .estimates import finished_stages
 from .progress import RECONSTRUCT_STAGES, Progress
 from .stages import clip_stage, load_tracking, matting_stage, timed, tracking_stage
 from .storage import check_output, check_writable
+from .streaming import aside, steady
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +35,7 @@ BODIES = ("anny", "smplx")
 VIEWS = ("frame", "crop")
 
 
+@steady
 def reconstruct(
     clip: Path,
     directory: Path,
@@ -74,6 +77,11 @@ def reconstruct(
     if not clip.is_file():
         raise InputError(f"There is no file {clip}. Check the path.")
     check_writable(directory)
+    finished = finished_stages(directory)
+    left = [stage for stage in RECONSTRUCT_STAGES if stage not in finished]
+    if left:
+        yield Progress(left[0], 0.0, "Starting")
+    aside(load_for_learning)
 
     from .body import load_body
     from .portrait import Portrait, Settings, file_sha256
@@ -117,6 +125,7 @@ def reconstruct(
     )
 
 
+@steady
 def edit(
     source: Path,
     output: Path,
@@ -145,6 +154,8 @@ def edit(
         mark: draw "AI-edited" small in a corner; the file's tags say it in any case.
     """
     _check_choice("preset", preset, PRESETS)
+    yield Progress("edit", 0.0, "Starting")
+    aside(load_for_editing)
     from .backgrounds import parse_background
 
     behind = parse_background(background)
@@ -162,7 +173,7 @@ def edit(
     where = resolve_device(device)
     request = choose_engine(request, str(where))
     yield from fetch(request.engine)
-    editor = load_editor(request, str(where))
+    editor = aside(lambda: load_editor(request, str(where)))
     if source.is_file():
         with tempfile.TemporaryDirectory(prefix="portraitgen-") as folder:
             portrait_folder = Path(folder) / "portrait"
@@ -234,6 +245,7 @@ def _edit_portrait(
     yield Progress("render", 1.0, f"Wrote {output}", notes=tuple(portrait.notes))
 
 
+@steady
 def render(
     directory: Path,
     output: Path,
@@ -264,6 +276,8 @@ def render(
         raise InputError(
             f"The camera is turned by {yaw:g} and {pitch:g} degrees; keep yaw within 60 and pitch within 30."
         )
+    yield Progress("render", 0.0, "Starting")
+    aside(load_for_editing)
     from .backgrounds import parse_background
     from .compositing import write_result
     from .editing import scene_edit
@@ -299,6 +313,18 @@ def render(
         mark=(EDITED if done else RENDERED) if mark else "",
     )
     yield Progress("render", 1.0, f"Wrote {output}", notes=tuple(portrait.notes))
+
+
+def load_for_learning() -> None:
+    """Import what turning a clip into a portrait takes, some seconds at the first use; nothing of it starts CUDA."""
+    import mediapipe.python.solutions.face_mesh  # noqa: F401
+
+    from . import _warp_mesh, _warp_rasterizer, landmarks, mattes, reconstruction, tracking  # noqa: F401
+
+
+def load_for_editing() -> None:
+    """Import what editing and rendering a portrait takes."""
+    from . import compositing, editing  # noqa: F401
 
 
 def evaluate(directory: Path, *, edited: Path | None = None, device: str = "auto") -> dict[str, Any]:

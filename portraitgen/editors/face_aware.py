@@ -10,6 +10,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from ..body import LABELS
+from ..streaming import breathe
 from . import EditBatch, Editor
 from .surface import blur, region
 
@@ -27,6 +28,7 @@ def edit_face_aware(editor: Editor, batch: EditBatch) -> Tensor:
     boxes = {index: box for index, box in enumerate(head_boxes(batch)) if box is not None}
     if not boxes:
         return whole
+    breathe()
     crops = editor.edit(crop_batch(batch, boxes))
     mask = head_mask(batch)
     result = whole.clone()
