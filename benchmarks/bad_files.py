@@ -11,6 +11,7 @@ import cv2
 import hard_clips
 import media
 import numpy as np
+import torch
 from PIL import Image
 
 from portraitgen.clip import probe
@@ -182,6 +183,12 @@ def portrait(folder: Path) -> Path:
     return altered(
         folder, lambda facts: facts | {"stages": dict.fromkeys(("clip", "tracking", "matting", "reconstruction"), 1.0)}
     )
+
+
+def early_avatar(folder: Path) -> Path:
+    directory = portrait(folder)
+    Portrait.load(directory).save_tensors("avatar.safetensors", {"nodes": torch.zeros(12, 128, 2)})
+    return directory
 
 
 def later_portrait(folder: Path) -> Path:

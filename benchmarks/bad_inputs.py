@@ -361,6 +361,7 @@ CASES = [
     Case("folders", "portrait.json without its parts", PORTRAIT, "not a portrait folder", bad_files.bare_facts),
     Case("folders", "portrait of a later version", PORTRAIT, "format 99", bad_files.later_portrait),
     Case("folders", "portrait without its avatar", PORTRAIT, "missing or broken", bad_files.portrait),
+    Case("folders", "avatar of an earlier version", PORTRAIT, "another version", bad_files.early_avatar),
     Case(
         "folders",
         "portrait of another clip",

@@ -12,6 +12,7 @@ from torch import Tensor
 from .alignment import align_frames
 from .avatar import Avatar, Texels
 from .body import BodyModel, BodyParameters, load_body
+from .errors import InputError
 from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
 from .initialization import build_avatar, make_views
@@ -211,6 +212,9 @@ def load_fitted(portrait: Portrait, device: torch.device) -> Fitted:
     """Read what ``save_fitted`` wrote."""
     portrait.require("reconstruction")
     tensors = portrait.load_tensors("avatar.safetensors")
+    if not tensors.keys() >= {"nodes", "exposure"}:
+        path = portrait.path("avatar.safetensors")
+        raise InputError(f"{path} was written by another version. Reconstruct the clip again.")
     body: BodyModel = load_body(portrait.settings.body, device)
 
     def part(prefix: str) -> dict[str, Tensor]:

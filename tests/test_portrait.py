@@ -12,6 +12,7 @@ from portraitgen.crop import Crop
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.portrait import Portrait, Settings
+from portraitgen.reconstruction import load_fitted
 
 
 @pytest.fixture
@@ -69,6 +70,13 @@ def test_a_broken_tensor_file_is_named(portrait: Portrait) -> None:
     portrait.path("t.safetensors").write_bytes(b"nonsense")
     with pytest.raises(InputError, match=r"t\.safetensors is missing or broken"):
         portrait.load_tensors("t.safetensors")
+
+
+def test_an_avatar_of_another_version_is_named(portrait: Portrait) -> None:
+    portrait.finish("reconstruction", 1.0)
+    portrait.save_tensors("avatar.safetensors", {"nodes": torch.zeros(2)})
+    with pytest.raises(InputError, match="another version"):
+        load_fitted(portrait, torch.device("cpu"))
 
 
 def test_copies_appear_whole_and_leave_out_what_is_not_wanted(portrait: Portrait, tmp_path: Path) -> None:
