@@ -28,7 +28,6 @@ from portraitgen.evaluation import evaluate_reconstruction
 from portraitgen.fitting import Fitted
 from portraitgen.losses import psnr
 from portraitgen.portrait import Portrait
-from portraitgen.tracking import Tracking
 
 VARIANTS: dict[str, dict[str, int]] = {"neural texture": {}, "plain colour": {"channels": 3, "hidden": 0}}
 
@@ -64,7 +63,7 @@ def measure(
 ) -> dict[str, Any]:
     """One row: reconstruct, measure, edit, measure."""
     portrait, device = base.copy_to(folder, without=()), torch.device("cpu")
-    tracking = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+    tracking = portrait.tracking()
     config = dataclasses.replace(reconstruction.PRESETS["preview"], **changes)  # type: ignore[arg-type]
     started = time.perf_counter()
     for _ in reconstruction.reconstruct(portrait, tracking, config, device):

@@ -43,7 +43,6 @@ from portraitgen.mattes import crops_with_alpha, usable_frames
 from portraitgen.portrait import Portrait
 from portraitgen.reconstruction import load_fitted, to_uint8
 from portraitgen.surfaces import Surfaces, sample
-from portraitgen.tracking import Tracking
 
 EXAMPLES = ROOT / "examples"
 PAINTING = 19  # of the network's 26
@@ -146,7 +145,7 @@ def encoded(portrait: Portrait, frames: Iterator[np.ndarray], path: Path) -> lis
 
 def tracked_camera(portrait: Portrait) -> torch.Tensor:
     """Intrinsics [3, 3] of the working crop."""
-    return Tracking.from_tensors(portrait.load_tensors("tracking.safetensors")).K
+    return portrait.tracking().K
 
 
 @torch.no_grad()

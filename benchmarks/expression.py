@@ -35,7 +35,6 @@ from portraitgen.losses import psnr
 from portraitgen.mattes import crop_landmarks, usable_frames
 from portraitgen.portrait import Portrait
 from portraitgen.regions import EYE_OUTLINES, LIPS_INNER, LIPS_OUTER
-from portraitgen.tracking import Tracking
 
 LOOKS = ("", "anime", "turn her into a bronze statue")  # "" is the clip itself
 MOUTH_AND_EYES = [*LIPS_OUTER, *LIPS_INNER, *EYE_OUTLINES[0], *EYE_OUTLINES[1]]
@@ -127,7 +126,7 @@ def prepared(clip: Path, folder: Path, seconds: float) -> Portrait:
 
 def compare(portrait: Portrait, number: int, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one clip."""
-    tracking = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+    tracking = portrait.tracking()
     fitted = reconstruction.load_fitted(portrait, torch.device("cpu"))
     chosen = diverse_frames(fitted.poses.tracked, usable_frames(portrait), options.key_frames)
     keys = editing.load_key_frames(portrait, fitted, tracking.K, chosen)

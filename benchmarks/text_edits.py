@@ -32,7 +32,6 @@ from portraitgen.errors import InputError
 from portraitgen.keyframes import diverse_frames
 from portraitgen.mattes import usable_frames
 from portraitgen.portrait import Portrait
-from portraitgen.tracking import Tracking
 
 PAPER = """
 Turn him into Lego style
@@ -157,7 +156,7 @@ def example_batch(folder: Path) -> EditBatch:
         pass
     portrait = Portrait.load(folder)
     fitted = reconstruction.load_fitted(portrait, torch.device("cpu"))
-    tracking = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+    tracking = portrait.tracking()
     chosen = diverse_frames(fitted.poses.tracked, usable_frames(portrait), 3)
     keys = editing.load_key_frames(portrait, fitted, tracking.K, chosen)
     return editing.edit_batch(fitted, keys, slice(0, 3), tracking.K, 1.0, 0)

@@ -20,7 +20,6 @@ from .mattes import crops_with_alpha, load_screening
 from .portrait import Portrait
 from .reconstruction import load_fitted
 from .rendering import RenderedCrop, render_crops
-from .tracking import Tracking
 
 _EYE_CORNERS = (33, 263)
 _MEASURES = ("psnr", "psnr_256", "ssim", "perceptual")
@@ -36,7 +35,7 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
         (fractions of the inter-ocular distance), ``gaussians``, ``frames_per_second`` of rendering and ``seconds``.
     """
     fitted = load_fitted(portrait, device)
-    tracking = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+    tracking = portrait.tracking()
     perceptual = PerceptualLoss(device)
     rows: dict[str, list[tuple[float, ...]]] = {"trained": [], "held_out": []}
     sharpness, rendering_seconds = [], 0.0

@@ -19,7 +19,6 @@ from .reconstruction import load_fitted, to_uint8
 from .rendering import ORBIT_YAW, head_pivot, orbit_viewmats
 from .storage import replacing
 from .streaming import steady
-from .tracking import Tracking
 
 VIEW_SIDE = 384  # px, side of one of the turntable's pictures
 _SH0 = 0.28209479177387814  # the constant spherical harmonic, by which 3DGS files scale colours
@@ -72,7 +71,7 @@ def write_views(directory: Path, output: Path, *, count: int, device: str = "aut
     portrait.require("reconstruction")
     where = resolve_device(device)
     fitted = load_fitted(portrait, where)
-    K = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors")).K.to(where)
+    K = portrait.tracking().K.to(where)
     size = portrait.crop.size
     frame = torch.tensor([portrait.clip.frame_count // 2], device=where)
     cameras = orbit_viewmats(head_pivot(fitted), np.linspace(-ORBIT_YAW, ORBIT_YAW, count), np.zeros(count)).to(where)

@@ -12,7 +12,6 @@ from .body import LABELS, load_body
 from .clip import read_frames, read_gray, write_gray, write_video
 from .errors import InputError
 from .keyframes import evenly_spaced
-from .landmarks import Landmarks
 from .matting import person_alpha
 from .mesh import rasterize_mesh
 from .plate import background_plate
@@ -69,7 +68,7 @@ def write_mattes(portrait: Portrait, tracking: Tracking) -> Iterator[Progress]:
 def load_screening(portrait: Portrait) -> Screening:
     """Which frames show the person well; made now for a portrait from before frames were screened."""
     if not portrait.path(_SCREENING).exists():
-        tracking = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+        tracking = portrait.tracking()
         meter = FaceMeter(crop_landmarks(portrait))
         for number, frame in enumerate(crop_frames(portrait)):
             meter.see(number, frame)
@@ -118,19 +117,19 @@ def crops_with_alpha(portrait: Portrait) -> Iterator[tuple[np.ndarray, np.ndarra
 
 def crop_landmarks(portrait: Portrait) -> np.ndarray:
     """FaceMesh points ``[T, 478, 2]`` in pixels of the working crop, NaN rows where no face was found."""
-    face = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors")).face
+    face = portrait.landmarks().face
     crop = portrait.crop
     points = np.asarray(face)[..., :2]
     return ((points - np.array([crop.left, crop.top])) * (crop.size / crop.side)).astype(np.float32)
 
 
 def _find_away(portrait: Portrait, tracking: Tracking) -> np.ndarray:
-    landmarks = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors"))
+    landmarks = portrait.landmarks()
     return find_away(tracking.bridged.numpy(), landmarks.elsewhere, landmarks.timestamps)
 
 
 def _store_screening(portrait: Portrait, tracking: Tracking, meter: FaceMeter) -> None:
-    landmarks = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors"))
+    landmarks = portrait.landmarks()
     times = landmarks.timestamps
     found = screen(tracking.bridged.numpy(), tracking.landmark_error.numpy(), landmarks.elsewhere, times, meter)
     portrait.save_tensors(_SCREENING, found.to_tensors())

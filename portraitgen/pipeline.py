@@ -20,7 +20,7 @@ from . import weights
 from .errors import InputError
 from .estimates import finished_stages
 from .progress import RECONSTRUCT_STAGES, Progress
-from .stages import clip_stage, load_tracking, matting_stage, timed, tracking_stage
+from .stages import clip_stage, matting_stage, timed, tracking_stage
 from .storage import check_output, check_writable
 from .streaming import aside, steady
 
@@ -78,8 +78,8 @@ def reconstruct(
         raise InputError(f"There is no file {clip}. Check the path.")
     check_writable(directory)
     finished = finished_stages(directory)
-    left = [stage for stage in RECONSTRUCT_STAGES if stage not in finished]
-    if left:
+    wanted = RECONSTRUCT_STAGES[: RECONSTRUCT_STAGES.index(until) + 1]
+    if left := [stage for stage in wanted if stage not in finished]:
         yield Progress(left[0], 0.0, "Starting")
     aside(load_for_learning)
 
@@ -112,7 +112,7 @@ def reconstruct(
             return
         if "reconstruction" not in portrait.stages:
             config = CONFIGS[preset]
-            yield from timed(portrait, "reconstruction", fit_avatar(portrait, load_tracking(portrait), config, where))
+            yield from timed(portrait, "reconstruction", fit_avatar(portrait, portrait.tracking(), config, where))
     except InputError:
         if began:
             shutil.rmtree(directory, ignore_errors=True)
@@ -217,7 +217,7 @@ def _edit_portrait(
         raise InputError(f"The scene moves, and {editor.name} edits only still ones. Choose another background.")
     started = time.perf_counter()
     fitted = load_fitted(portrait, where)
-    K = load_tracking(portrait).K.to(where)
+    K = portrait.tracking().K.to(where)
     yield from edit_avatar(portrait, fitted, K, editor, CONFIGS[preset], request.strength, request.seed)
     fitting_seconds = time.perf_counter() - started
     if save is not None:
@@ -299,7 +299,7 @@ def render(
         viewmats = orbit_viewmats(head_pivot(fitted), swing[0] + yaw, swing[1] + pitch)
     done = portrait.edit_requests()
     change = scene_edit(done, where, behind.scene)
-    K = load_tracking(portrait).K.to(where)
+    K = portrait.tracking().K.to(where)
     yield from write_result(
         portrait,
         fitted,

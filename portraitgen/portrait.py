@@ -24,6 +24,8 @@ from .storage import replacing
 
 if TYPE_CHECKING:
     from .editors import EditRequest
+    from .landmarks import Landmarks
+    from .tracking import Tracking
 
 FORMAT_VERSION = 1
 _FACTS = "portrait.json"
@@ -178,6 +180,18 @@ class Portrait:
             return load_file(str(self.path(name)))
         except (OSError, SafetensorError):
             raise InputError(f"{self.path(name)} is missing or broken. Reconstruct the clip again.") from None
+
+    def landmarks(self) -> Landmarks:
+        """What the clip stage saw."""
+        from .landmarks import Landmarks
+
+        return Landmarks.from_tensors(self.load_tensors("landmarks.safetensors"))
+
+    def tracking(self) -> Tracking:
+        """What the tracking stage found."""
+        from .tracking import Tracking
+
+        return Tracking.from_tensors(self.load_tensors("tracking.safetensors"))
 
     def copy_to(self, directory: Path, *, without: tuple[str, ...]) -> Portrait:
         """Copy the folder to ``directory`` but for the files ``without``; the copy appears whole or not at all.

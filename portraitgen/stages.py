@@ -53,11 +53,10 @@ def tracking_stage(portrait: Portrait) -> Iterator[Progress]:
     import torch
 
     from .body import load_body
-    from .landmarks import Landmarks
     from .streaming import watched
     from .tracking import TrackingConfig, track
 
-    landmarks = Landmarks.from_tensors(portrait.load_tensors("landmarks.safetensors"))
+    landmarks = portrait.landmarks()
     body = load_body(portrait.settings.body, torch.device("cpu"))
     message = "Fitting the body to the landmarks"
     yield Progress("tracking", 0.1, message)
@@ -74,14 +73,7 @@ def matting_stage(portrait: Portrait) -> Iterator[Progress]:
     """Cut the person out of every frame."""
     from .mattes import write_mattes
 
-    yield from write_mattes(portrait, load_tracking(portrait))
-
-
-def load_tracking(portrait: Portrait) -> Tracking:
-    """What the tracking stage found."""
-    from .tracking import Tracking
-
-    return Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+    yield from write_mattes(portrait, portrait.tracking())
 
 
 def timed(portrait: Portrait, stage: str, work: Iterator[Progress]) -> Iterator[Progress]:

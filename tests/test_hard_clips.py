@@ -21,7 +21,6 @@ from portraitgen.mattes import load_screening, usable_frames
 from portraitgen.portrait import Portrait
 from portraitgen.reconstruction import load_fitted
 from portraitgen.rendering import head_pivot, orbit_viewmats, render_crops
-from portraitgen.tracking import Tracking
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -150,7 +149,7 @@ def test_a_head_that_turns_to_a_profile(tmp_path: Path) -> None:
     assert portrait.notes == [
         "3 frames (0.60 to 0.84 s): no clear face, the pose is carried over from the frames around."
     ]
-    tracking = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors"))
+    tracking = portrait.tracking()
     assert tracking.bridged.tolist() == (yaw >= 60).tolist()
     assert tracking.landmark_error[~tracking.bridged].max() < 0.04
     turn = tracking.parameters.global_rotation[:, 1]

@@ -191,7 +191,7 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Space:
     monkeypatch.setattr(pipeline, "clip_stage", made.clip)
     monkeypatch.setattr(pipeline, "tracking_stage", lambda _: made.stage("tracking"))
     monkeypatch.setattr(pipeline, "matting_stage", lambda _: made.stage("matting"))
-    monkeypatch.setattr(pipeline, "load_tracking", lambda _: SimpleNamespace(K=torch.eye(3)))
+    monkeypatch.setattr(Portrait, "tracking", lambda _: SimpleNamespace(K=torch.eye(3)))
     monkeypatch.setattr(reconstruction, "reconstruct", lambda *_: made.stage("reconstruction", LEARN))
     monkeypatch.setattr(pipeline, "_edit_portrait", made.edit)
     return made

@@ -336,7 +336,7 @@ def test_a_clip_becomes_an_avatar_on_it(file: Path, tmp_path: Path, monkeypatch:
     list(pipeline.reconstruct(CLIP, tmp_path / "portrait", body="smplx", max_seconds=0.3))
     portrait = Portrait.load(tmp_path / "portrait")
     assert portrait.settings.body == "smplx"
-    error = Tracking.from_tensors(portrait.load_tensors("tracking.safetensors")).landmark_error
+    error = portrait.tracking().landmark_error
     assert error.nanmean() < 0.03
     fitted = reconstruction.load_fitted(portrait, torch.device("cpu"))
     assert isinstance(fitted.body, SmplxBody)
