@@ -47,6 +47,8 @@ EDITS: dict[str, dict[str, str]] = {
     },
     "striped jumper": {"clip": "portrait", "kind": "tryon", "picture": "garments/striped_jumper.png"},
     "sunset": {"clip": "portrait", "kind": "relight", "text": "warm sunset from the left, the background too"},
+    "pencil": {"clip": "wide", "kind": "text", "text": "pencil sketch"},
+    "neon": {"clip": "wide", "kind": "relight", "text": "blue neon from the right"},
 }
 SHARPEN = 0.5
 PICTURE = "picture"
