@@ -77,7 +77,9 @@ def _over_scene(
     plate = clean_plate(portrait)
     fade = _fade(crop, clip.width, clip.height)
     # A scene that stands still is changed once: faster, and nothing can shimmer.
-    changed = change(plate) if change is not None and stands_still(portrait, plate) else None
+    changed = None
+    if change is not None and stands_still(portrait, plate):
+        changed = change(_reaching(plate, next(read_frames(portrait.source, clip)), fade, crop))
     frames, alphas = read_frames(portrait.source, clip), read_gray(portrait.path("alpha.mp4"))
     persons = _persons(portrait, rendered, view)
     for frame, source_alpha, (person, alpha) in zip(frames, alphas, persons, strict=True):
@@ -125,6 +127,12 @@ def _persons(
     for person, gone in zip(rendered, load_screening(portrait).away, strict=True):
         alpha = person.alpha * fade if view == "frame" else person.alpha
         yield person, np.zeros_like(alpha) if gone else alpha
+
+
+def _reaching(plate: np.ndarray, frame: np.ndarray, fade: np.ndarray, crop: Crop) -> np.ndarray:
+    """The plate ``[H, W, 3]`` with what ``frame`` shows where the person fades out: beyond, arms stay that would end at a line."""
+    kept = crop.paste(np.full_like(plate, 255), np.repeat(fade[..., None], 3, 2), np.ones_like(fade)) / 255
+    return np.rint(frame + (plate.astype(np.float32) - frame) * kept).astype(np.uint8)
 
 
 def _fade(crop: Crop, width: int, height: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from portraitgen.compositing import _fade
+from portraitgen.compositing import _fade, _reaching
 from portraitgen.crop import Crop
 from portraitgen.rendering import orbit_angles, orbit_viewmats
 
@@ -18,6 +18,19 @@ def test_the_person_fades_only_at_borders_inside_the_frame() -> None:
     assert inside[-1, 128] < 0.1
     assert inside[0, 128] == 1
     assert inside[128, 128] == 1
+
+
+def test_an_arm_that_leaves_the_crop_does_not_end_at_a_line() -> None:
+    crop = Crop(100, 0, 400, 256)
+    frame = np.full((400, 640, 3), 40, np.uint8)
+    frame[200:300] = 200  # an arm from one side to the other
+    plate = frame.copy()
+    plate[:, 100:500] = 40  # gone where the crop is
+    mended = _reaching(plate, frame, _fade(crop, 640, 400), crop)
+    assert np.abs(np.diff(plate[250, :, 0].astype(int))).max() == 160
+    assert np.abs(np.diff(mended[250, :, 0].astype(int))).max() <= 16
+    assert np.array_equal(mended[:, 300], plate[:, 300]), "the middle stays clean"
+    assert np.array_equal(mended[:, :90], frame[:, :90])
 
 
 def test_a_turned_camera_keeps_looking_at_the_pivot() -> None:
