@@ -61,8 +61,8 @@ PHRASES = [
     ("dawn", "warm from the left; blue from behind on the right", True),
     ("noon", "white from above", True),
     ("golden hour", "orange from the left; orange from behind on the right", True),
-    ("sunset", "orange from the left; red from behind on the right", True),
-    ("sunset from the right", "orange from the right; red from behind on the left", True),
+    ("sunset", "orange from the left; orange from behind on the right", True),
+    ("sunset from the right", "orange from the right; orange from behind on the left", True),
     ("backlit by a golden sunset", "orange from behind; orange from behind on the right", True),
     ("blue hour", "blue from the upper right; orange from behind on the left", True),
     ("at night", "blue from the upper left; blue from behind on the right", True),
@@ -75,7 +75,7 @@ PHRASES = [
     ("split lighting from the right", "white from the right", False),
     ("loop lighting", "white from the left", False),
     ("cinematic", "warm from the left; blue from behind on the right", False),
-    ("cinematic sunset", "orange from the left; red from behind on the right", True),
+    ("cinematic sunset", "orange from the left; orange from behind on the right", True),
     ("film noir", "white from the upper left; white from behind on the right", True),
     ("horror movie light", "tinted from below", True),
     ("neon", "pink from the left; blue from the right; pink from behind on the left; blue from behind on the right", True),
@@ -96,8 +96,8 @@ PHRASES = [
     ("flat light", "", False),
     ("the whole scene in blue light", "blue from the left", True),
     ("red light from the left, background too", "red from the left", True),
-    ("sunset but not the background", "orange from the left; red from behind on the right", False),
-    ("relight only the person with sunset light", "orange from the left; red from behind on the right", False),
+    ("sunset but not the background", "orange from the left; orange from behind on the right", False),
+    ("relight only the person with sunset light", "orange from the left; orange from behind on the right", False),
 ]  # fmt: skip
 
 
