@@ -253,7 +253,7 @@ def test_a_stored_example_shows_its_result_at_once(browser: Any, page: Page) -> 
 def test_a_stored_picture_is_in_the_form(browser: Any, page: Page) -> None:
     row = next(row for row in app.stored_examples() if row["kind"] == "style")
     with tab(browser, page) as view:
-        view.get_by_role("button", name=row["name"].capitalize(), exact=True).click()
+        view.locator("#shelf").get_by_role("button", name=row["name"].capitalize()).click()
         view.wait_for_function("document.querySelector('#style img')?.naturalWidth > 100")
         view.get_by_role("button", name="Edit the clip").click()
         status(view).to_contain_text("Done in")
