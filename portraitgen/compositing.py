@@ -79,7 +79,7 @@ def _over_scene(
     # A scene that stands still is changed once: faster, and nothing can shimmer.
     changed = None
     if change is not None and stands_still(portrait, plate):
-        changed = change(_reaching(plate, next(read_frames(portrait.source, clip)), fade, crop))
+        changed = change(_reaching(plate, next(read_frames(portrait.source, clip)), crop))
     frames, alphas = read_frames(portrait.source, clip), read_gray(portrait.path("alpha.mp4"))
     persons = _persons(portrait, rendered, view)
     for frame, source_alpha, (person, alpha) in zip(frames, alphas, persons, strict=True):
@@ -129,15 +129,20 @@ def _persons(
         yield person, np.zeros_like(alpha) if gone else alpha
 
 
-def _reaching(plate: np.ndarray, frame: np.ndarray, fade: np.ndarray, crop: Crop) -> np.ndarray:
+def _reaching(plate: np.ndarray, frame: np.ndarray, crop: Crop) -> np.ndarray:
     """The plate ``[H, W, 3]`` with what ``frame`` shows where the person fades out: beyond, arms stay that would end at a line."""
-    kept = crop.paste(np.full_like(plate, 255), np.repeat(fade[..., None], 3, 2), np.ones_like(fade)) / 255
+    inner = _fade(crop, plate.shape[1], plate.shape[0], 1)
+    kept = crop.paste(np.full_like(plate, 255), np.repeat(inner[..., None], 3, 2), np.ones_like(inner)) / 255
     return np.rint(frame + (plate.astype(np.float32) - frame) * kept).astype(np.uint8)
 
 
-def _fade(crop: Crop, width: int, height: int) -> np.ndarray:
-    """Weight ``[S, S]`` that falls to 0 at the crop's borders which lie inside the frame, where the person may go on beyond it."""
-    ramp = np.clip((np.arange(crop.size) + 0.5) / (crop.size * _FADE), 0, 1).astype(np.float32)
+def _fade(crop: Crop, width: int, height: int, margin: int = 0) -> np.ndarray:
+    """Weight ``[S, S]`` that falls to 0 at the crop's borders which lie inside the frame, where the person may go on beyond it.
+
+    Args:
+        margin: how many times the width of the fall it is 0 before.
+    """
+    ramp = np.clip((np.arange(crop.size) + 0.5) / (crop.size * _FADE) - margin, 0, 1).astype(np.float32)
     ramp = ramp * ramp * (3 - 2 * ramp)
     ones = np.ones_like(ramp)
     columns = (ramp if crop.left > 0 else ones) * (ramp[::-1] if crop.left + crop.side < width else ones)

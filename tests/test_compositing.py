@@ -26,9 +26,13 @@ def test_an_arm_that_leaves_the_crop_does_not_end_at_a_line() -> None:
     frame[200:300] = 200  # an arm from one side to the other
     plate = frame.copy()
     plate[:, 100:500] = 40  # gone where the crop is
-    mended = _reaching(plate, frame, _fade(crop, 640, 400), crop)
+    mended = _reaching(plate, frame, crop)
     assert np.abs(np.diff(plate[250, :, 0].astype(int))).max() == 160
     assert np.abs(np.diff(mended[250, :, 0].astype(int))).max() <= 16
+    fading = round(0.06 * 400)
+    assert np.array_equal(mended[:, 100 : 100 + fading], frame[:, 100 : 100 + fading]), (
+        "no plate shows through the person"
+    )
     assert np.array_equal(mended[:, 300], plate[:, 300]), "the middle stays clean"
     assert np.array_equal(mended[:, :90], frame[:, :90])
 
