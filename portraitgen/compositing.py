@@ -75,11 +75,11 @@ def _over_scene(
     """The person in the clip's own scene, or in what ``change`` makes of it."""
     clip, crop = portrait.clip, portrait.crop
     plate = clean_plate(portrait)
-    fade = _fade(crop, clip.width, clip.height)
+    cleaned = _cleaned(crop, clip.width, clip.height)
     # A scene that stands still is changed once: faster, and nothing can shimmer.
     changed = None
     if change is not None and stands_still(portrait, plate):
-        changed = change(_reaching(plate, next(read_frames(portrait.source, clip)), crop))
+        changed = change(_mixed(next(read_frames(portrait.source, clip)), plate, cleaned))
     frames, alphas = read_frames(portrait.source, clip), read_gray(portrait.path("alpha.mp4"))
     persons = _persons(portrait, rendered, view)
     for frame, source_alpha, (person, alpha) in zip(frames, alphas, persons, strict=True):
@@ -88,9 +88,8 @@ def _over_scene(
         elif changed is not None:
             picture = crop.paste(changed, person.straight(), alpha)
         else:
-            nobody, before = np.zeros_like(alpha), (source_alpha * fade).astype(np.uint8)
-            clean = composite(frame, plate, person.straight(), nobody, before, crop)
-            picture = crop.paste(change(clean), person.straight(), alpha)
+            clean = composite(frame, plate, person.straight(), np.zeros_like(alpha), source_alpha, crop)
+            picture = crop.paste(change(_mixed(frame, clean, cleaned)), person.straight(), alpha)
         yield crop.extract(picture) if view == "crop" else picture
 
 
@@ -129,11 +128,16 @@ def _persons(
         yield person, np.zeros_like(alpha) if gone else alpha
 
 
-def _reaching(plate: np.ndarray, frame: np.ndarray, crop: Crop) -> np.ndarray:
-    """The plate ``[H, W, 3]`` with what ``frame`` shows where the person fades out: beyond, arms stay that would end at a line."""
-    inner = _fade(crop, plate.shape[1], plate.shape[0], 1)
-    kept = crop.paste(np.full_like(plate, 255), np.repeat(inner[..., None], 3, 2), np.ones_like(inner)) / 255
-    return np.rint(frame + (plate.astype(np.float32) - frame) * kept).astype(np.uint8)
+def _cleaned(crop: Crop, width: int, height: int) -> np.ndarray:
+    """Share ``[H, W, 1]`` of the scene without the person: 0 where they fade out, for arms stay beyond that would end at a line."""
+    inner = _fade(crop, width, height, 1)
+    white = np.full((height, width, 3), 255, np.uint8)
+    return crop.paste(white, np.repeat(inner[..., None], 3, 2), np.ones_like(inner))[..., :1].astype(np.float32) / 255
+
+
+def _mixed(below: np.ndarray, above: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Two pictures ``[H, W, 3]`` uint8 with the ``share`` ``[H, W, 1]`` of the second."""
+    return np.rint(below + (above.astype(np.float32) - below) * share).astype(np.uint8)
 
 
 def _fade(crop: Crop, width: int, height: int, margin: int = 0) -> np.ndarray:

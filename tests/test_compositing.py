@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from portraitgen.compositing import _fade, _reaching
+from portraitgen.compositing import _cleaned, _fade, _mixed
 from portraitgen.crop import Crop
 from portraitgen.rendering import orbit_angles, orbit_viewmats
 
@@ -26,7 +26,7 @@ def test_an_arm_that_leaves_the_crop_does_not_end_at_a_line() -> None:
     frame[200:300] = 200  # an arm from one side to the other
     plate = frame.copy()
     plate[:, 100:500] = 40  # gone where the crop is
-    mended = _reaching(plate, frame, crop)
+    mended = _mixed(frame, plate, _cleaned(crop, 640, 400))
     assert np.abs(np.diff(plate[250, :, 0].astype(int))).max() == 160
     assert np.abs(np.diff(mended[250, :, 0].astype(int))).max() <= 16
     fading = round(0.06 * 400)
