@@ -49,8 +49,8 @@ EDITS: dict[str, dict[str, str]] = {
     "sunset": {"clip": "portrait", "kind": "relight", "text": "warm sunset from the left, the background too"},
     "pencil": {"clip": "wide", "kind": "text", "text": "pencil sketch"},
     "neon": {"clip": "wide", "kind": "relight", "text": "blue neon from the right"},
-    "hoodie": {"clip": "wide", "kind": "tryon", "picture": "garments/hoodie.png"},
-    "watercolour": {"clip": "upright", "kind": "style", "picture": "styles/watercolour.jpg", "background": "edited"},
+    "comic": {"clip": "wide", "kind": "text", "text": "comic book"},
+    "candlelight": {"clip": "upright", "kind": "relight", "text": "candlelight from below, the background too"},
 }
 SHARPEN = 0.5
 PICTURE = "picture"
