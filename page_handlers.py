@@ -27,6 +27,7 @@ from portraitgen.lending import LONGEST, PRICE, gpu_calls, gpu_seconds
 from portraitgen.limits import MAX_START
 from portraitgen.progress import Progress
 from portraitgen.sessions import (
+    PACKED,
     Job,
     Session,
     finish_edit,
@@ -72,18 +73,10 @@ def work(job: Job) -> Iterator[Progress]:
         yield from pipeline.edit(job.source, job.output, preset=job.preset, **job.options)
     elif job.verb in ("render", "webm", "orbit"):
         yield from pipeline.render(job.source, job.output, **job.options)
-    elif job.verb == "views":
-        from portraitgen.export import write_views
+    elif job.verb in PACKED:
+        from portraitgen.export import write_packed
 
-        yield from write_views(job.source, job.output, **job.options)
-    elif job.verb == "ply":
-        from portraitgen.export import write_ply
-
-        yield from write_ply(job.source, job.output, device="cpu")
-    elif job.verb == "zip":
-        from portraitgen.export import write_zip
-
-        yield from write_zip(job.source, job.output)
+        yield from write_packed(job.verb, job.source, job.output, device="auto" if job.verb == "views" else "cpu")
 
 
 @spaces.GPU(duration=gpu_seconds)
@@ -102,12 +95,10 @@ def share(job: Job) -> Iterator[Progress]:
     one process (`work`): a second one would load every library again and keep nothing from being paid for.
     """
     from portraitgen import pipeline
-    from portraitgen.export import write_ply, write_zip
+    from portraitgen.export import write_packed
 
-    if job.verb == "ply":
-        yield from apart(write_ply, job.source, job.output, device="cpu")
-    elif job.verb == "zip":
-        yield from apart(write_zip, job.source, job.output)
+    if job.verb in ("ply", "zip"):
+        yield from apart(write_packed, job.verb, job.source, job.output, device="cpu")
     else:
         if job.learns and "matting" not in finished_stages(job.portrait):
             part = {"start": job.start, "max_seconds": job.max_seconds}

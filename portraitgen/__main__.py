@@ -19,7 +19,7 @@ from .errors import InputError
 from .estimates import clip_seconds
 from .grammar import build_parser
 from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
-from .sessions import PACKED, VERBS, VIEWS
+from .sessions import PACKED, VERBS
 from .storage import check_output, explain_os_error, names_file
 from .terminal import fail, follow, keep_interrupts, keep_streams
 from .wording import describe_clip, describe_cost, describe_face
@@ -119,15 +119,9 @@ def export(arguments: argparse.Namespace) -> str | None:
     check_folder(arguments.directory)
     what, output = arguments.what, arguments.output
     check_output(output, PACKED[what])
-    from .export import write_ply, write_views, write_zip
+    from .export import write_packed
 
-    if what == "zip":
-        steps = write_zip(arguments.directory, output)
-    elif what == "ply":
-        steps = write_ply(arguments.directory, output, device=arguments.device)
-    else:
-        steps = write_views(arguments.directory, output, count=VIEWS, device=arguments.device)
-    seconds = follow(steps, VERBS[what])
+    seconds = follow(write_packed(what, arguments.directory, output, device=arguments.device), VERBS[what])
     return json.dumps(seconds) if arguments.json else None
 
 

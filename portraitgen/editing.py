@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -222,10 +223,6 @@ def _recolor(fitted: Fitted, data: TrainingFrames) -> None:
     fitted.renderer.forget()  # its residual belongs to the old look
 
 
-def _loaded(request: EditRequest, device: torch.device) -> Editor:
-    return aside(lambda: load_editor(request, str(device)))
-
-
 def scene_edit(requests: list[EditRequest], device: torch.device, scene: str | None) -> SceneEdit | None:
     """What the edits ``requests``, one after the other, do to the scene behind the person.
 
@@ -237,7 +234,7 @@ def scene_edit(requests: list[EditRequest], device: torch.device, scene: str | N
     """
     if scene not in ("auto", "edited"):
         return None
-    chain = [(_loaded(request, device), request) for request in requests]
+    chain = [(aside(functools.partial(load_editor, request, str(device))), request) for request in requests]
     chain = [(editor, request) for editor, request in chain if scene == "edited" or editor.edits_background]
     if not chain:
         return None

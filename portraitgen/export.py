@@ -17,6 +17,7 @@ from .portrait import Portrait
 from .progress import Progress
 from .reconstruction import load_fitted, to_uint8
 from .rendering import ORBIT_YAW, head_pivot, orbit_viewmats
+from .sessions import VIEWS
 from .storage import replacing
 from .streaming import steady
 
@@ -27,6 +28,15 @@ PLY_FIELDS = (
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
     *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
 )
+
+
+def write_packed(what: str, directory: Path, output: Path, *, device: str = "auto") -> Iterator[Progress]:
+    """Write a portrait folder as ``what``, one of `sessions.PACKED`; on ``device``, where there is something to compute."""
+    if what == "ply":
+        return write_ply(directory, output, device=device)
+    if what == "zip":
+        return write_zip(directory, output)
+    return write_views(directory, output, count=VIEWS, device=device)
 
 
 @steady

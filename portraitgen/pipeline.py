@@ -6,6 +6,7 @@ before it is whole.
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 import time
@@ -173,7 +174,7 @@ def edit(
     where = resolve_device(device)
     request = choose_engine(request, str(where))
     yield from fetch(request.engine)
-    editor = aside(lambda: load_editor(request, str(where)))
+    editor = aside(functools.partial(load_editor, request, str(where)))
     if source.is_file():
         with tempfile.TemporaryDirectory(prefix="portraitgen-") as folder:
             portrait_folder = Path(folder) / "portrait"

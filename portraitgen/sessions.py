@@ -269,7 +269,6 @@ def make_export(verb: str, session: Session, *, mark: bool = False) -> Job:
     options: dict[str, dict[str, Any]] = {
         "webm": {"background": "transparent", "mark": mark},
         "orbit": {"view": "crop", "background": "white", "orbit": True, "mark": mark},
-        "views": {"count": VIEWS},
     }
     facts = json.loads((source / "portrait.json").read_text("utf-8"))
     count = VIEWS if verb == "views" else facts["clip"]["frame_count"]
