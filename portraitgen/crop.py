@@ -13,13 +13,15 @@ from .errors import InputError
 if TYPE_CHECKING:
     from .clip import ClipInfo
 
-MAX_SIZE = 512
+MAX_SIZE = 512  # of a crop within the shorter side of the frame; a longer one has more, so that the face keeps its detail
+LARGEST_SIZE = 768
 MIN_SIZE = 256
 
 _REACH = 2.8  # crop side in head heights, at most, unless the head's own way through the frame is longer
+_REACH_UPRIGHT = 4.5  # the same in frames that are taller than wide, which are filled by the person down to the waist
 _REACH_UNKNOWN = 2.2  # the same where no shoulders were found
 _HAIR, _SIDES, _CHIN = 0.3, 0.2, 0.15  # margins about the head box in head heights
-_NEARLY_ALL = 0.9  # a crop this close to the frame's shorter side takes all of it
+_NEARLY_ALL = 0.9  # a crop this close to a side of the frame takes all of it
 _OUTLIERS = 5  # frames of the running median that drops single wrong detections
 
 
@@ -119,7 +121,8 @@ def choose_crop(info: ClipInfo, head_boxes: np.ndarray, shoulder_boxes: np.ndarr
 
     Args:
         head_boxes, shoulder_boxes: ``[T, 4]`` left, top, right, bottom in source pixels; rows of NaN where unknown. Single wrong
-            detections are ignored. The square lies inside the frame unless the head's way is longer than the frame's shorter side.
+            detections are ignored. The square lies inside the frame unless the head's way is longer than the frame's shorter side, or the
+            frame is taller than wide: then it goes down to the waist, where the person would otherwise be left half done.
 
     Raises InputError if no head was found in any frame.
     """
@@ -133,13 +136,18 @@ def choose_crop(info: ClipInfo, head_boxes: np.ndarray, shoulder_boxes: np.ndarr
     want = _clipped(_union(np.stack([must, _union(shoulders)])), frame) if len(shoulders) else must
     needed = max(must[2] - must[0], must[3] - must[1])
     shorter = min(info.width, info.height)
-    side = max(head * (_REACH if len(shoulders) else _REACH_UNKNOWN), needed)
-    if side >= _NEARLY_ALL * shorter:
-        side = max(shorter, needed)
+    upright = info.height > info.width and len(shoulders) > 0
+    reach = _REACH_UPRIGHT if upright else _REACH if len(shoulders) else _REACH_UNKNOWN
+    longest = info.height if upright else shorter
+    side = max(min(head * reach, longest), needed)
+    for whole in (shorter, longest):
+        if _NEARLY_ALL * whole <= side <= whole / _NEARLY_ALL:
+            side = max(whole, needed)
     side = np.ceil(side)
     left = _placed((want[0] + want[2] - side) / 2, side, must[0], must[2], info.width)
     top = _placed(must[1], side, must[1], must[3], info.height)
-    size = int(np.clip(side // 16 * 16, MIN_SIZE, MAX_SIZE))
+    most = min(MAX_SIZE * max(side / shorter, 1), LARGEST_SIZE)
+    size = int(np.clip(min(side, most) // 16 * 16, MIN_SIZE, LARGEST_SIZE))
     return Crop(left, top, float(side), size)
 
 

@@ -90,12 +90,24 @@ def test_unknown_shoulders_and_heads() -> None:
         choose_crop(info(1280, 720), nothing, nothing)
 
 
-def test_upright_phone_video() -> None:
-    head = boxes(540, 700, 380, 500)
-    crop = choose_crop(info(1080, 1920), head, boxes(540, 1150, 1000, 300))
-    assert (crop.left, crop.side) == (0, 1080)
-    assert covers(crop, head[0])
-    assert inside(crop, 1080, 1920)
+@pytest.mark.parametrize(
+    ("head", "side", "size"),
+    [
+        ((540, 700, 380, 500), 1920, 768),  # close to the camera: all of the frame
+        ((540, 500, 250, 310), 1395, 656),  # down to the waist
+        ((540, 500, 190, 250), 1080, 512),  # as wide as the frame
+        ((540, 500, 110, 140), 630, 512),  # far away: the upper body alone
+    ],
+)
+def test_upright_phone_video_shows_the_person_to_the_waist(head: tuple[int, ...], side: int, size: int) -> None:
+    heads = boxes(*head)
+    shoulders = boxes(head[0], head[1] + 0.9 * head[3], 2 * head[2], 0.6 * head[3])
+    crop = choose_crop(info(1080, 1920), heads, shoulders)
+    assert (crop.side, crop.size) == (side, size)
+    assert covers(crop, heads[0])
+    assert crop.top >= 0
+    assert crop.top + crop.side <= 1920
+    assert crop.left == pytest.approx(540 - side / 2, abs=1)
 
 
 def test_extract_and_paste_are_inverse_at_equal_size() -> None:
