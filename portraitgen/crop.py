@@ -13,7 +13,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from .clip import ClipInfo
 
-MAX_SIZE = 512  # of a crop within the shorter side of the frame; a longer one has more, so that the face keeps its detail
+MAX_SIZE = 512  # within the shorter side of the frame; a longer crop has more, so that the face keeps its detail
 LARGEST_SIZE = 768
 MIN_SIZE = 256
 

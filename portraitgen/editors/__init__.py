@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -94,6 +95,23 @@ class EditBatch:
             strength=strength,
             seed=seed,
         )
+
+    def split(self, count: int) -> Iterator[EditBatch]:
+        """The same frames in batches of at most ``count``."""
+        for start in range(0, len(self.source), count):
+            part = slice(start, start + count)
+            yield replace(
+                self,
+                source=self.source[part],
+                rendered=self.rendered[part],
+                alpha=self.alpha[part],
+                regions={name: mask[part] for name, mask in self.regions.items()},
+                normals=self.normals[part],
+                uv=self.uv[part],
+                positions=self.positions[part],
+                rest=self.rest[part],
+                parts=self.parts[part],
+            )
 
 
 class Editor(Protocol):

@@ -223,19 +223,17 @@ class FluxKlein:
         """
         if batch.strength == 0:
             return batch.source
-        together = zip(*(x.split(self.chunk) for x in (batch.source, batch.rendered, batch.uv)), strict=True)
         key = (self.name, self.folder, self.device)
         with resident(key, lambda: load_parts(self.folder, self.device)) as parts:
-            edited = [self._edit_chunk(parts, source, rendered, uv, batch) for source, rendered, uv in together]
-        return torch.cat(edited)
+            return torch.cat([self._edit(parts, some) for some in batch.split(self.chunk)])
 
-    def _edit_chunk(self, parts: Parts, source: Tensor, rendered: Tensor, uv: Tensor, batch: EditBatch) -> Tensor:
-        height, width = source.shape[-2:]
+    def _edit(self, parts: Parts, batch: EditBatch) -> Tensor:
+        height, width = batch.source.shape[-2:]
         scale = max(1.0, self.size / max(height, width))
         inside = [max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (height, width)]
-        reference = parts.encode(resize(source, inside))
-        start = parts.encode(resize(rendered, inside))
+        reference = parts.encode(resize(batch.source, inside))
+        start = parts.encode(resize(batch.rendered, inside))
         _, channels, rows, columns = start.shape
-        noise = anchored_noise(uv, (rows, columns), batch.seed, channels, TEXELS).to(start)
+        noise = anchored_noise(batch.uv, (rows, columns), batch.seed, channels, TEXELS).to(start)
         latents = walk(parts, start, reference, noise, self.context, batch.strength, self.steps)
-        return resize(parts.decode(latents), [height, width]).to(source)
+        return resize(parts.decode(latents), [height, width]).to(batch.source)

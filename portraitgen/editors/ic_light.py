@@ -141,24 +141,21 @@ class IcLight:
         """
         if batch.strength == 0:
             return batch.source
-        layers = (batch.source, batch.rendered, batch.alpha, batch.uv)
-        together = zip(*(layer.split(self.chunk) for layer in layers), strict=True)
         key = (self.name, self.base, self.offsets, self.device)
         with resident(key, lambda: load_relighter(self.base, self.offsets, self.device)) as parts:
-            relit = [self._relight(parts, *chunk, strength=batch.strength, seed=batch.seed) for chunk in together]
-        return torch.lerp(batch.source, torch.cat(relit), batch.alpha)
+            relit = torch.cat([self._edit(parts, some) for some in batch.split(self.chunk)])
+        return torch.lerp(batch.source, relit, batch.alpha)
 
-    def _relight(
-        self, parts: Parts, source: Tensor, rendered: Tensor, alpha: Tensor, uv: Tensor, *, strength: float, seed: int
-    ) -> Tensor:
+    def _edit(self, parts: Parts, batch: EditBatch) -> Tensor:
+        source, strength = batch.source, batch.strength
         size = inside_size(source, self.size)
         grey = GREY / 255
         # 127 for the middle, not 127.5: grey has to become exactly what the model was taught to see as nothing.
-        foreground = resize(torch.lerp(torch.full_like(source, grey), source, alpha), size) / grey - 1
+        foreground = resize(torch.lerp(torch.full_like(source, grey), source, batch.alpha), size) / grey - 1
         kept = parts.encode(foreground) * parts.scale
-        begin = resize(self._start_picture(rendered, strength), size)
+        begin = resize(self._start_picture(batch.rendered, strength), size)
         start = parts.encode(begin * 2 - 1) * parts.scale
-        noise = anchored_noise(uv, (start.shape[2], start.shape[3]), seed)
+        noise = anchored_noise(batch.uv, (start.shape[2], start.shape[3]), batch.seed)
         latents = denoise(
             parts.predict,
             ALPHAS,

@@ -208,17 +208,15 @@ class InstructPix2Pix:
         """
         if batch.strength == 0:
             return batch.source
-        together = zip(*(x.split(self.chunk) for x in (batch.source, batch.rendered, batch.uv)), strict=True)
         key = (self.name, self.folder, self.device)
         with resident(key, lambda: load_parts(self.folder, self.device)) as parts:
-            edited = [self._edit_chunk(parts, source, rendered, uv, batch) for source, rendered, uv in together]
-        return torch.cat(edited)
+            return torch.cat([self._edit(parts, some) for some in batch.split(self.chunk)])
 
-    def _edit_chunk(self, parts: Parts, source: Tensor, rendered: Tensor, uv: Tensor, batch: EditBatch) -> Tensor:
-        size = inside_size(source, self.size)
-        kept = parts.encode(resize(source, size) * 2 - 1)
-        start = parts.encode(resize(rendered, size) * 2 - 1) * parts.scale
-        noise = anchored_noise(uv, (start.shape[2], start.shape[3]), batch.seed)
+    def _edit(self, parts: Parts, batch: EditBatch) -> Tensor:
+        size = inside_size(batch.source, self.size)
+        kept = parts.encode(resize(batch.source, size) * 2 - 1)
+        start = parts.encode(resize(batch.rendered, size) * 2 - 1) * parts.scale
+        noise = anchored_noise(batch.uv, (start.shape[2], start.shape[3]), batch.seed)
         text = 4 + 8 * batch.strength
         latents = denoise(
             parts.predict,
@@ -230,7 +228,7 @@ class InstructPix2Pix:
             self.contexts.to(start),
             (text, self.image_guidance - text, 1 - self.image_guidance),
         )
-        return resize(parts.decode(latents / parts.scale), list(source.shape[-2:])).to(source)
+        return resize(parts.decode(latents / parts.scale), list(batch.source.shape[-2:])).to(batch.source)
 
 
 def inside_size(images: Tensor, side: int) -> list[int]:
