@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .backgrounds import SceneEdit
@@ -34,6 +35,8 @@ from .streaming import aside
 from .surfaces import Surfaces
 
 _ROOMY = 16e9  # bytes of a card on which an engine may stay while the avatar is fitted
+_NEAR, _ALIKE = 0.05, 0.1  # metres and difference of colour that separate two Gaussians equally
+_NEIGHBOURS = 4
 _OWN = ("eyes", "teeth", "mouth")  # regions whose detail is each frame's own: their expression is the person's
 
 
@@ -183,7 +186,7 @@ def edit_avatar(
         data = _targets(portrait, keys, agreed(torch.stack(edited), keys))
         yield Progress("edit", (number + 1) / passes, f"{editor.name}: key frames made to agree")
         if number == 0:
-            _recolor(fitted, data)
+            recolor(fitted, data)
         if K.device.type == "cuda" and torch.cuda.get_device_properties(K.device).total_memory < _ROOMY:
             release()  # the engine and the fit do not fit side by side
         every = max(1, config.fit.steps // 6)
@@ -215,11 +218,22 @@ def _targets(portrait: Portrait, keys: KeyFrames, edited: Tensor) -> TrainingFra
 
 
 @torch.no_grad()
-def _recolor(fitted: Fitted, data: TrainingFrames) -> None:
-    """Give the Gaussians the edited pictures' colours at once, so that fitting starts from the edit and not from the clip."""
-    views = make_views(fitted.mesh(data.frames), fitted.body.faces, data, fitted.poses.gain(data.frames))
-    colors, seen, _ = gather_colors(fitted.avatar, views)
-    fitted.avatar.features[:, :3] = torch.where(seen[:, None], colors, fitted.avatar.features[:, :3])
+def recolor(fitted: Fitted, data: TrainingFrames) -> None:
+    """Give the Gaussians the edited pictures' colours at once, so that fitting starts from the edit and not from the clip.
+
+    Those that no key frame shows, and that fitting will not reach, change as the ones do that are near and were of their colour.
+    """
+    avatar, mesh = fitted.avatar, fitted.mesh(data.frames)
+    views = make_views(mesh, fitted.body.faces, data, fitted.poses.gain(data.frames))
+    colors, seen, _ = gather_colors(avatar, views)
+    before = avatar.features[:, :3]
+    change = colors - before
+    if seen.any() and not seen.all():
+        place = torch.cat([avatar(mesh[:1]).means[0] / _NEAR, before / _ALIKE], 1).cpu().numpy()
+        known = seen.cpu().numpy()
+        _, nearest = cKDTree(place[known]).query(place[~known], k=range(1, min(_NEIGHBOURS, int(known.sum())) + 1))
+        change[~seen] = change[seen][torch.as_tensor(nearest, device=change.device)].mean(1)
+    avatar.features[:, :3] = (before + change).clamp(0, 1)
     fitted.renderer.forget()  # its residual belongs to the old look
 
 

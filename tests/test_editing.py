@@ -1,0 +1,52 @@
+"""What an edit does to the avatar before it is fitted, on a toy whose pictures are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from toy_body import ToyBody, toy_intrinsics, toy_parameters
+
+from portraitgen.editing import recolor
+from portraitgen.fitting import Fitted
+from portraitgen.frames import TrainingFrames
+from portraitgen.initialization import build_avatar, gather_colors, make_views
+from portraitgen.mesh import interpolate, rasterize_mesh
+from portraitgen.poses import PosedMesh, Poses
+from portraitgen.renderer import NeuralRenderer
+
+SIZE, FRAMES = 96, 4
+RED, BLUE, GREEN, YELLOW = ((0.8, 0.1, 0.1), (0.1, 0.1, 0.8), (0.1, 0.7, 0.2), (0.9, 0.8, 0.1))
+
+
+def striped(uv: torch.Tensor, first: tuple[float, ...], second: tuple[float, ...]) -> torch.Tensor:
+    """Colours ``[..., 3]`` of texture coordinates ``[..., 2]``: stripes all around the body."""
+    stripe = ((uv[..., 1:] * 6).long() % 2).bool()
+    return torch.where(stripe, uv.new_tensor(first), uv.new_tensor(second))
+
+
+@pytest.fixture(scope="module")
+def toy() -> tuple[Fitted, TrainingFrames]:
+    """A body striped red and blue all around, and pictures of its front in which it is striped green and yellow."""
+    body, K = ToyBody(), toy_intrinsics(SIZE)
+    vertices = body.vertices(toy_parameters(FRAMES))
+    triangles, weights, _ = rasterize_mesh(vertices, body.faces, K, SIZE, SIZE)
+    uv = interpolate(body.uvs[body.face_uvs], triangles, weights)
+    alphas = ((triangles >= 0) * 255).byte()[:, None]
+    pictures = (striped(uv, GREEN, YELLOW).permute(0, 3, 1, 2) * 255).byte()
+    data = TrainingFrames(torch.arange(FRAMES), pictures, alphas, K, torch.full((FRAMES, 2), SIZE / 2))
+    mesh = PosedMesh(vertices, torch.zeros_like(vertices))
+    avatar = build_avatar(body, make_views(mesh, body.faces, data, torch.ones(FRAMES, 3)), channels=4, texel_pixels=2.0)
+    with torch.no_grad():
+        avatar.features[:, :3] = striped(avatar.uvs, RED, BLUE)
+    return Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, toy_parameters(FRAMES))), data
+
+
+def test_what_no_key_frame_shows_changes_as_what_looked_like_it(toy: tuple[Fitted, TrainingFrames]) -> None:
+    fitted, data = toy
+    avatar = fitted.avatar
+    views = make_views(fitted.mesh(data.frames), fitted.body.faces, data, torch.ones(FRAMES, 3))
+    hidden = ~gather_colors(avatar, views)[1]
+    assert hidden.sum() > 100
+    recolor(fitted, data)
+    error = (avatar.features[:, :3] - striped(avatar.uvs, GREEN, YELLOW)).abs().amax(1)
+    assert (error[hidden] < 0.3).float().mean() > 0.95, "0.7 from one colour to the other"
