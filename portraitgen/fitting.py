@@ -60,7 +60,7 @@ class FitConfig:
     structure: float = 0.1
     gradient: float = 0.5
     texture: float = 2.0
-    mask: float = 0.3
+    mask: float = 1.0
     stable: float = 0.3
     perceptual: float = 0.0
     perceptual_start: float = 0.2

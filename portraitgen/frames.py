@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_ON_HEAD = 0.3  # share of the windows
+_CELLS = 16  # along each side of a frame
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,13 @@ class TrainingFrames:
     def size(self) -> int:
         return int(self.images.shape[-1])
 
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """Share of the person in each cell of a grid over each frame ``[M, cells]``, row by row; a frame's shares sum to one."""
+        shares = torch.stack([F.adaptive_avg_pool2d(alpha.float(), _CELLS).flatten() for alpha in self.alphas])
+        shares = shares.double() + 1e-9  # nobody may be in a frame
+        return (shares / shares.sum(1, keepdim=True)).cpu().numpy()
+
     def replaced(self, images: Tensor) -> TrainingFrames:
         """The same frames with other pictures ``[M, 3, S, S]`` uint8."""
         return TrainingFrames(self.frames, images, self.alphas, self.K, self.heads)
@@ -78,16 +89,20 @@ class TrainingFrames:
         return Batch(self.frames[index], image.clamp(0, 1), alpha, K.expand(len(index), 3, 3))
 
     def windows(self, index: Tensor, side: int, generator: np.random.Generator) -> Batch:
-        """One random window of ``side`` pixels of each frame at ``index`` (on the CPU); half of them lie on the head."""
+        """One random window of ``side`` pixels of each frame at ``index`` (on the CPU): on the head, or anywhere on the person.
+
+        Drawn from the frame instead, its corners would be seen a few times only, after which Adam leaves noise there.
+        """
         side = min(side, self.size)
         span = self.size - side
         corners = []
-        for head in self.heads[index].tolist():
-            if generator.random() < 0.5:
-                corner = np.asarray(head) - side / 2 + generator.uniform(-0.2, 0.2, 2) * side
+        for frame, head in zip(index.tolist(), self.heads[index].numpy(), strict=True):
+            if generator.random() < _ON_HEAD:
+                centre = head + generator.uniform(-0.2, 0.2, 2) * side
             else:
-                corner = generator.uniform(-0.1, 1.1, 2) * span
-            corners.append(np.clip(np.round(corner), 0, span).astype(int))
+                row, column = divmod(generator.choice(_CELLS**2, p=self.cells[frame]), _CELLS)
+                centre = (np.array([column, row]) + generator.random(2)) * self.size / _CELLS
+            corners.append(np.clip(np.round(centre - side / 2), 0, span).astype(int))
         cut = [(slice(y, y + side), slice(x, x + side)) for x, y in corners]
         image = torch.stack([self.images[i][:, ys, xs] for i, (ys, xs) in zip(index.tolist(), cut, strict=True)])
         alpha = torch.stack([self.alphas[i][:, ys, xs] for i, (ys, xs) in zip(index.tolist(), cut, strict=True)])

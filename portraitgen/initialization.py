@@ -31,6 +31,7 @@ DEPTH_TOLERANCE = 0.012  # metres that a visible Gaussian may lie behind the mes
 _SOLID_LABELS = ("face", "scalp", "neck", "torso", "arms")
 _BELOW = 0.004  # metres that the undercoat lies below the surface
 _OPAQUE = 0.95
+_FAINT = 0.005
 _SMOOTH = 0.02  # of the picture's side
 _BEHIND = 0.006  # metres that lifted pixels lie behind the surface that they continue
 
@@ -92,8 +93,8 @@ def build_avatar(body: BodyModel, views: Views, channels: int, texel_pixels: flo
     with torch.no_grad():
         avatar.features[:, :3] = colors
         avatar.opacity_logits[len(texels) - len(below) :] = torch.tensor(_OPAQUE, device=device).logit()
-        # Texels outside the matte start faint; the mask loss decides about them.
-        avatar.opacity_logits[on_person < 0.3] = torch.tensor(0.02, device=device).logit()
+        # Texels outside the matte start so faint that layers of them make no haze; the mask loss decides about them.
+        avatar.opacity_logits[on_person < 0.3] = torch.tensor(_FAINT, device=device).logit()
     return avatar
 
 

@@ -37,6 +37,24 @@ def test_windows_never_leave_the_picture_and_are_capped(data: TrainingFrames) ->
     assert data.windows(torch.tensor([1]), 500, np.random.default_rng(0)).image.shape == (1, 3, 64, 64)
 
 
+def test_windows_leave_no_corner_of_the_person_out(data: TrainingFrames) -> None:
+    size, side = data.size, data.size // 2
+    data.alphas[:, :, : size // 3, : size // 2] = 0
+    data.heads[:] = torch.tensor([0.75 * size, 0.25 * size])
+    visits, generator = np.zeros((size, size)), np.random.default_rng(0)
+    for _ in range(400):
+        Ks = data.windows(torch.tensor([0]), side, generator).Ks[0]
+        left, top = (int(data.K[i, 2] - Ks[i, 2]) for i in (0, 1))
+        visits[top : top + side, left : left + side] += 1
+    person = data.alphas[0, 0].numpy() > 0
+    assert visits[person].min() > 10
+
+
+def test_a_frame_without_anybody_has_windows_too(data: TrainingFrames) -> None:
+    data.alphas[:] = 0
+    assert data.windows(torch.tensor([0, 1]), 16, np.random.default_rng(0)).image.shape == (2, 3, 16, 16)
+
+
 def test_shrunken_frames_keep_the_colour_at_the_mattes_edge(data: TrainingFrames) -> None:
     data.alphas[:, :, :, ::2] = 0
     data.images[:, :, :, ::2] = 255
