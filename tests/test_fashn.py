@@ -1,4 +1,4 @@
-"""FASHN VTON: network, sampler, poses and the whole editor, with a tiny network of the real class and a pose network of four nodes."""
+"""FASHN VTON: network, sampler and the whole editor, with a tiny network of the real class and a pose network of four nodes."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from pose_network import write_pose_network
 from safetensors.torch import save_file
 from torch import Tensor
 
 from portraitgen import weights
 from portraitgen.body import LABELS
 from portraitgen.editors import EditBatch
-from portraitgen.editors.dwpose import draw_pose, find_pose, load_network
 from portraitgen.editors.fashn import FashnTryOn, find_wearer, worn_area
 from portraitgen.editors.fashn_model import Size, TryOnTransformer, flow_times, load_transformer, sample
 from portraitgen.editors.memory import release
@@ -40,71 +39,6 @@ def filled(state: dict[str, Tensor]) -> dict[str, Tensor]:
         spread = 0.2 if len(shape) == 1 else shape[1:].numel() ** -0.5
         out[name] = 1 + 0.2 * wave if name.endswith("scale") else spread * wave
     return out
-
-
-def field(code: int, kind: int, payload: bytes | int) -> bytes:
-    """One field of a protocol buffer: kind 0 is a number, 2 is bytes."""
-
-    def varint(value: int) -> bytes:
-        out = b""
-        while value > 127:
-            out, value = out + bytes([value & 127 | 128]), value >> 7
-        return out + bytes([value])
-
-    if isinstance(payload, int):
-        return varint(code << 3 | kind) + varint(payload)
-    return varint(code << 3 | kind) + varint(len(payload)) + payload
-
-
-def write_pose_network(file: Path, gains: np.ndarray, height: int = 384, width: int = 288) -> None:
-    """An ONNX network in DWPose's shape that finds all 133 points at the brightest pixel, each with a gain of its score."""
-
-    def text(code: int, value: str) -> bytes:
-        return field(code, 2, value.encode())
-
-    def node(kind: str, inputs: list[str], output: str, **numbers: int) -> bytes:
-        out = b"".join(text(1, name) for name in inputs) + text(2, output) + text(4, kind)
-        for name, number in numbers.items():
-            out += field(
-                5,
-                2,
-                text(1, name)
-                + (field(8, 0, number) if name == "axes" else field(3, 0, number))
-                + field(20, 0, 7 if name == "axes" else 2),
-            )
-        return field(1, 2, out)
-
-    def constant(name: str, array: np.ndarray) -> bytes:
-        dims = b"".join(field(1, 0, size) for size in array.shape)
-        return field(5, 2, dims + field(2, 0, 1) + text(8, name) + field(9, 2, array.astype("<f4").tobytes()))
-
-    def value(code: int, name: str, shape: tuple[int, ...]) -> bytes:
-        dims = b"".join(field(1, 2, field(1, 0, size)) for size in shape)
-        tensor = field(1, 0, 1) + field(2, 2, dims)
-        return field(code, 2, text(1, name) + field(2, 2, field(1, 2, tensor)))
-
-    spread = {}
-    for name, size in (("wide", width), ("tall", height)):
-        spread[name] = np.zeros((size, 2 * size))
-        spread[name][np.arange(size), 2 * np.arange(size)] = 1
-    graph = (
-        node("ReduceMax", ["input"], "grey", axes=1, keepdims=0)
-        + node("ReduceMax", ["grey"], "columns", axes=1, keepdims=1)
-        + node("ReduceMax", ["grey"], "rows_", axes=2, keepdims=0)
-        + node("Unsqueeze", ["rows_"], "rows", axes=1)
-        + node("MatMul", ["columns", "wide"], "x")
-        + node("MatMul", ["rows", "tall"], "y")
-        + node("MatMul", ["gains", "x"], "simcc_x")
-        + node("MatMul", ["gains", "y"], "simcc_y")
-        + text(2, "tiny")
-        + constant("gains", gains[:, None])
-        + constant("wide", spread["wide"])
-        + constant("tall", spread["tall"])
-        + value(11, "input", (1, 3, height, width))
-        + value(12, "simcc_x", (1, 133, 2 * width))
-        + value(12, "simcc_y", (1, 133, 2 * height))
-    )
-    file.write_bytes(field(1, 0, 7) + field(7, 2, graph) + field(8, 2, text(1, "") + field(2, 0, 11)))
 
 
 @pytest.fixture(scope="module")
@@ -256,64 +190,6 @@ def test_the_flow_arrives_at_what_the_model_believes_in() -> None:
     found = sample(model, conditions, noise, 5, 1.5)  # type: ignore[arg-type]
     assert torch.allclose(found, truth, atol=1e-5)  # the last step goes without guidance, straight to the goal
     assert calls == [True, False] * 4 + [True]
-
-
-def test_points_are_found_where_they_are(folder: Path) -> None:
-    network = load_network(folder / "dwpose" / "dw-ll_ucoco_384.onnx")
-    for (x, y), box in (
-        ((150, 90), (40, 30, 260, 200)),
-        ((31, 170), (0, 0, 300, 220)),
-        ((200, 40), (150, 10, 230, 210)),
-    ):
-        picture = np.zeros((220, 300, 3), np.uint8)
-        cv2.circle(picture, (x, y), 3, (255, 255, 255), -1)
-        points = find_pose(network, picture, np.array(box, np.float64))
-        assert points.shape == (128, 2)
-        missing = np.isnan(points).any(1)
-        assert np.flatnonzero(missing).tolist() == [4, 25]  # right wrist; the point of the face after 7 others
-        assert np.abs(points[~missing] - (x, y)).max() < 4
-
-
-def test_points_come_in_drawing_order() -> None:
-    """A network that finds point k at (100 + k, 200 + k) of its own picture, which the box makes the picture itself."""
-
-    class Network:
-        def get_inputs(self) -> list[SimpleNamespace]:
-            return [SimpleNamespace(name="input", shape=[1, 3, 384, 288])]
-
-        def run(self, outputs: None, given: dict[str, np.ndarray]) -> list[np.ndarray]:
-            number = np.arange(133)
-            across, down = np.zeros((1, 133, 576)), np.zeros((1, 133, 768))
-            across[0, number, 2 * (100 + number)], down[0, number, 2 * (200 + number)] = 0.9, 0.4
-            down[0, 16] *= 0.5  # the right ankle: seen across, not down
-            return [across, down]
-
-    box = np.array([28.8, 38.4, 259.2, 345.6])  # with its margin 288 x 384
-    points = find_pose(Network(), np.zeros((384, 288, 3), np.uint8), box)
-    coco = points[:, 0] - 100
-    assert coco[[0, 2, 3, 4, 5, 8, 11, 13, 14, 15, 16, 17]].tolist() == pytest.approx(
-        [0, 6, 8, 10, 5, 12, 11, 15, 2, 1, 4, 3]
-    )
-    assert coco[1] == pytest.approx(5.5)  # the neck, between the shoulders
-    assert np.isnan(points[10]).all()
-    assert coco[18:].tolist() == pytest.approx(list(range(23, 133)))
-    assert (points[~np.isnan(coco)] @ (-1, 1)).tolist() == pytest.approx([100] * 127)
-
-
-def test_figures_are_drawn_as_in_training() -> None:
-    """Pixels of the figure that the published code draws from the same points."""
-    number = np.arange(128)
-    points = np.stack([130 + 110 * np.sin(1.3 * number + 0.2), 150 + 120 * np.cos(2.1 * number)], 1)
-    points[[4, 10, 13, 30, 90, 110]] = np.nan
-    figure = draw_pose(points, 300, 260)
-    assert figure.mean() == pytest.approx(55.198, abs=0.05)
-    samples = [
-        *([0, 0, 0, 0, 0], [0, 210, 0, 0, 0], [0, 0, 210, 0, 194], [0, 194, 213, 175, 105], [0, 0, 207, 0, 191]),
-        *([0, 0, 160, 0, 50], [0, 0, 0, 0, 0]),
-    ]
-    assert figure[20::40, 15::50].tolist() == samples
-    assert not draw_pose(None, 40, 30).any()
-    assert not draw_pose(np.full((128, 2), np.nan), 40, 30).any()
 
 
 def test_an_edit_has_the_right_shape_and_range(editor: FashnTryOn) -> None:
