@@ -58,13 +58,17 @@ class Alignment:
     Args:
         fitted: avatar and poses.
         K: intrinsics of the working image ``[3, 3]``.
-        size: side of the working image in pixels.
+        inside: pixels that show the clip's frame ``[1, S, S]``, bool; the others are not looked at.
         seed: of the choice of Gaussians.
     """
 
-    def __init__(self, fitted: Fitted, K: Tensor, size: int, seed: int, config: AlignmentConfig | None = None) -> None:
+    def __init__(
+        self, fitted: Fitted, K: Tensor, inside: Tensor, seed: int, config: AlignmentConfig | None = None
+    ) -> None:
         self.fitted, self.config = fitted, config or AlignmentConfig()
+        size = inside.shape[-1]
         self.whole, self.size = (size, K), size // _SHRINK
+        self.inside = inside[0, ::_SHRINK, ::_SHRINK]
         self.K = K.clone()
         self.K[:2] /= _SHRINK
         avatar = fitted.avatar
@@ -128,7 +132,7 @@ class Alignment:
         xy, depth = project(posed.means[0, self.points], self.K)
         inside = ((xy >= 1) & (xy < self.size - 1)).all(1)
         column, row = xy.long().clamp(0, self.size - 1).unbind(1)
-        visible = inside & (depth < depths[row, column] + DEPTH_TOLERANCE)
+        visible = inside & self.inside[row, column] & (depth < depths[row, column] + DEPTH_TOLERANCE)
         measured = torch.from_numpy(np.dstack([flow, trust])).to(self.K.device)[row, column]
         return (xy, depth), measured[:, :2], measured[:, 2] * visible
 
@@ -136,7 +140,7 @@ class Alignment:
         """Enter the gain at which a frame's render ``[3, h, w]`` has the colours of its ``image``: the middle one of all pixels' ratios."""
         poses = self.fitted.poses
         both = torch.stack([picture, image])
-        telling = (alpha > _COVERED) & (both > _DARK).all(1).all(0) & (both < _BRIGHT).all(1).all(0)
+        telling = self.inside & (alpha > _COVERED) & (both > _DARK).all(1).all(0) & (both < _BRIGHT).all(1).all(0)
         if telling.sum() < _ENOUGH:
             return
         ratio = (image[:, telling] / picture[:, telling]).log().median(1).values
@@ -214,7 +218,12 @@ class Alignment:
 
 
 def align_frames(
-    fitted: Fitted, K: Tensor, pictures: Iterable[tuple[int, Tensor, Tensor]], iterations: int, seed: int
+    fitted: Fitted,
+    K: Tensor,
+    inside: Tensor,
+    pictures: Iterable[tuple[int, Tensor, Tensor]],
+    iterations: int,
+    seed: int,
 ) -> Iterator[int]:
     """Align frames of the clip with the avatar as it is; yields how many are done after each.
 
@@ -224,6 +233,7 @@ def align_frames(
     Args:
         fitted: avatar and poses; the poses of these frames change.
         K: intrinsics of the working image ``[3, 3]``.
+        inside: pixels that show the clip's frames ``[1, S, S]``, bool.
         pictures: index of the frame, straight foreground colour ``[3, S, S]`` and alpha ``[1, S, S]``, uint8 on the device of ``K``.
             A stream, of which only the frames in work are held.
         iterations: renders of each frame.
@@ -239,7 +249,7 @@ def align_frames(
     with ThreadPoolExecutor(workers, "align") as pool:
         while chunk := list(itertools.islice(stream, workers)):
             breathe()
-            alignment = alignment or Alignment(fitted, K, chunk[0][1].shape[-1], seed)
+            alignment = alignment or Alignment(fitted, K, inside, seed)
             for _ in pool.map(work, chunk):
                 done += 1
                 yield done

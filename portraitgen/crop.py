@@ -71,6 +71,12 @@ class Crop:
         inner = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
         return (rows, columns), inner
 
+    def inside(self, width: int, height: int) -> np.ndarray:
+        """Which working pixels ``[S, S]`` show a frame of this size; the others repeat its edge."""
+        centres = (np.arange(self.size) + 0.5) * self.side / self.size
+        columns, rows = centres + self.left, centres + self.top
+        return ((rows >= 0) & (rows < height))[:, None] & (columns >= 0) & (columns < width)
+
     def enlarged(self, image: np.ndarray) -> np.ndarray:
         """A working image ``[S, S, ...]`` at source scale ``[side, side, ...]``."""
         return resized(image, int(self.side))

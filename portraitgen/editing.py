@@ -28,7 +28,7 @@ from .matting import decontaminate
 from .portrait import Portrait
 from .poses import rest_vertices
 from .progress import Progress
-from .reconstruction import head_centres, preview, to_uint8
+from .reconstruction import head_centres, inside_frame, preview, to_uint8
 from .regions import soft_regions
 from .smirk import at_hand
 from .streaming import aside
@@ -214,7 +214,10 @@ def _targets(portrait: Portrait, keys: KeyFrames, edited: Tensor) -> TrainingFra
         for image, alpha in zip(to_uint8(edited), alphas, strict=True)
     ]
     heads = torch.from_numpy(head_centres(portrait)[keys.frames.cpu().numpy()]).float()
-    return TrainingFrames(keys.frames, torch.stack(images).to(edited.device), keys.alphas, keys.surfaces.K, heads)
+    inside = inside_frame(portrait, edited.device)
+    return TrainingFrames(
+        keys.frames, torch.stack(images).to(edited.device), keys.alphas, keys.surfaces.K, heads, inside
+    )
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from .landmarks import detect_landmarks
 from .losses import PerceptualLoss, psnr, ssim
 from .mattes import crops_with_alpha, load_screening
 from .portrait import Portrait
-from .reconstruction import load_fitted
+from .reconstruction import inside_frame, load_fitted
 from .rendering import RenderedCrop, render_crops
 
 _EYE_CORNERS = (33, 263)
@@ -40,6 +40,7 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
     rows: dict[str, list[tuple[float, ...]]] = {"trained": [], "held_out": []}
     sharpness, rendering_seconds = [], 0.0
     away = load_screening(portrait).away
+    inside = inside_frame(portrait, torch.device("cpu"))[0, ..., None]
     renders = render_crops(portrait, fitted, tracking.K)
     clip = zip(read_frames(portrait.source, portrait.clip), read_gray(portrait.path("alpha.mp4")), strict=False)
     for number, (frame, alpha) in enumerate(clip):
@@ -51,6 +52,7 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
         ours = torch.from_numpy(rendering.color + (1 - rendering.alpha[..., None])).clamp(0, 1)
         matte = alpha[..., None].astype(np.float32) / 255
         truth = torch.from_numpy(portrait.crop.extract(frame).astype(np.float32) / 255 * matte + 1 - matte)
+        ours = torch.where(inside, ours, truth)
         a, b = (x.permute(2, 0, 1)[None].to(device) for x in (ours, truth))
         small = [torch.nn.functional.interpolate(x, (_SMALL, _SMALL), mode="area") for x in (a, b)]
         with torch.no_grad():

@@ -123,15 +123,17 @@ def fit(
         rendering = fitted.render(batch.frames, batch.Ks, width, height)
         background = torch.as_tensor(generator.random((config.batch, 3, 1, 1)), dtype=torch.float32, device=device)
         target = batch.image * batch.alpha + (1 - batch.alpha) * background
-        picture = rendering.over(background)
+        # Beyond the clip's frame nothing is asked for: there the terms compare the target with itself.
+        picture = torch.where(batch.inside, rendering.over(background), target)
+        alpha = torch.where(batch.inside, rendering.alpha, batch.alpha)
 
         loss = config.reconstruction * reconstruction_loss(picture, target)
         grey_picture, grey_target = grey(picture), grey(target)
         loss = loss + config.structure * (1 - ssim(grey_picture, grey_target))
         loss = loss + config.gradient * gradient_loss(picture, target)
         loss = loss + config.texture * texture_loss(grey_picture, grey_target)
-        loss = loss + config.mask * mask_loss(rendering.alpha, batch.alpha)
-        stable = rendering.color_features + (1 - rendering.alpha) * background
+        loss = loss + config.mask * mask_loss(alpha, batch.alpha)
+        stable = torch.where(batch.inside, rendering.color_features + (1 - rendering.alpha) * background, target)
         loss = loss + config.stable * stable_loss(stable, target)
         if perceptual is not None and config.perceptual and step >= config.perceptual_start * config.steps:
             # Of grey pictures: asked about colour, the network answers with coloured grain where cloth or hair is fine.

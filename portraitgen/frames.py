@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,12 +25,14 @@ class Batch:
         image: straight foreground colour ``[B, 3, h, w]`` in [0, 1].
         alpha: ``[B, 1, h, w]`` in [0, 1].
         Ks: intrinsics of the windows ``[B, 3, 3]``.
+        inside: pixels that show the clip's frame ``[B, 1, h, w]``, bool; of the others nothing is known.
     """
 
     frames: Tensor
     image: Tensor
     alpha: Tensor
     Ks: Tensor
+    inside: Tensor
 
 
 @dataclass
@@ -42,6 +45,7 @@ class TrainingFrames:
         alphas: ``[M, 1, S, S]`` uint8.
         K: intrinsics of the working image ``[3, 3]``.
         heads: centre of the head ``[M, 2]`` in pixels, on the CPU, which windows are drawn towards.
+        inside: pixels that show the clip's frames ``[1, S, S]``, bool, where the crop reaches beyond them.
     """
 
     frames: Tensor
@@ -49,6 +53,7 @@ class TrainingFrames:
     alphas: Tensor
     K: Tensor
     heads: Tensor
+    inside: Tensor
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -60,17 +65,18 @@ class TrainingFrames:
     @cached_property
     def cells(self) -> np.ndarray:
         """Share of the person in each cell of a grid over each frame ``[M, cells]``, row by row; a frame's shares sum to one."""
-        shares = torch.stack([F.adaptive_avg_pool2d(alpha.float(), _CELLS).flatten() for alpha in self.alphas])
+        shares = torch.stack([F.adaptive_avg_pool2d(a * self.inside.float(), _CELLS).flatten() for a in self.alphas])
         shares = shares.double() + 1e-9  # nobody may be in a frame
         return (shares / shares.sum(1, keepdim=True)).cpu().numpy()
 
     def replaced(self, images: Tensor) -> TrainingFrames:
         """The same frames with other pictures ``[M, 3, S, S]`` uint8."""
-        return TrainingFrames(self.frames, images, self.alphas, self.K, self.heads)
+        return dataclasses.replace(self, images=images)
 
     def select(self, index: Tensor) -> TrainingFrames:
         """The frames at positions ``index``."""
-        return TrainingFrames(self.frames[index], self.images[index], self.alphas[index], self.K, self.heads[index])
+        images, alphas = self.images[index], self.alphas[index]
+        return TrainingFrames(self.frames[index], images, alphas, self.K, self.heads[index], self.inside)
 
     def pictures(self, index: Iterable[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Index in the clip, image and alpha of the frames at positions ``index``, as they are stored."""
@@ -84,9 +90,10 @@ class TrainingFrames:
             small = F.avg_pool2d(alpha, factor)
             image = F.avg_pool2d(image * alpha, factor) / small.clamp_min(1e-3)
             alpha = small
+        inside = self.inside[:, ::factor, ::factor].expand(len(index), -1, -1, -1)
         K = self.K.clone()
         K[:2] /= factor
-        return Batch(self.frames[index], image.clamp(0, 1), alpha, K.expand(len(index), 3, 3))
+        return Batch(self.frames[index], image.clamp(0, 1), alpha, K.expand(len(index), 3, 3), inside)
 
     def windows(self, index: Tensor, side: int, generator: np.random.Generator) -> Batch:
         """One random window of ``side`` pixels of each frame at ``index`` (on the CPU): on the head, or anywhere on the person.
@@ -106,6 +113,7 @@ class TrainingFrames:
         cut = [(slice(y, y + side), slice(x, x + side)) for x, y in corners]
         image = torch.stack([self.images[i][:, ys, xs] for i, (ys, xs) in zip(index.tolist(), cut, strict=True)])
         alpha = torch.stack([self.alphas[i][:, ys, xs] for i, (ys, xs) in zip(index.tolist(), cut, strict=True)])
+        inside = torch.stack([self.inside[:, ys, xs] for ys, xs in cut])
         Ks = self.K.repeat(len(index), 1, 1)
         Ks[:, :2, 2] -= torch.as_tensor(np.stack(corners), dtype=Ks.dtype, device=Ks.device)
-        return Batch(self.frames[index], image.float() / 255, alpha.float() / 255, Ks)
+        return Batch(self.frames[index], image.float() / 255, alpha.float() / 255, Ks, inside)

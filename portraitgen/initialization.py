@@ -47,6 +47,7 @@ class Views:
         images: ``[M, 3, S, S]`` straight colour in [0, 1].
         alphas: ``[M, S, S]`` in [0, 1].
         K: ``[3, 3]``.
+        inside: pixels that show the clip's frames ``[S, S]``, bool; ``alphas`` are 0 in the others.
     """
 
     mesh: PosedMesh
@@ -55,6 +56,7 @@ class Views:
     images: Tensor
     alphas: Tensor
     K: Tensor
+    inside: Tensor
 
 
 def make_views(mesh: PosedMesh, faces: Tensor, data: TrainingFrames, gain: Tensor) -> Views:
@@ -63,7 +65,8 @@ def make_views(mesh: PosedMesh, faces: Tensor, data: TrainingFrames, gain: Tenso
     triangles, _, depth = rasterize_mesh(mesh.vertices, faces, data.K, size, size)
     depth = torch.where(triangles < 0, torch.inf, depth)
     images = data.images.float() / 255 / gain[..., None, None]
-    return Views(mesh, triangles.long(), depth, images, data.alphas[:, 0].float() / 255, data.K)
+    alphas = data.alphas[:, 0].float() / 255 * data.inside
+    return Views(mesh, triangles.long(), depth, images, alphas, data.K, data.inside[0])
 
 
 def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +107,7 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
 
     Returns:
         colours ``[N, 3]`` in [0, 1] (a Gaussian that no view shows takes its nearest seen neighbour's); whether each was seen ``[N]``; and
-        the mean alpha under it ``[N]``, seen or hidden.
+        the mean alpha under it ``[N]``, seen or hidden; 1 where every view ends before it.
     """
     size = views.images.shape[-1]
     total = torch.zeros(len(avatar), 3, device=views.images.device)
@@ -119,8 +122,9 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
         facing = -(normals * torch.nn.functional.normalize(means, dim=-1)).sum(-1)
         xy, depth = project(means, views.K)
         column, row = (xy[:, 0].long(), xy[:, 1].long())
-        inside = (xy >= 0).all(1) & (xy < size).all(1)
+        within = (xy >= 0).all(1) & (xy < size).all(1)
         column, row = column.clamp(0, size - 1), row.clamp(0, size - 1)
+        inside = within & views.inside[row, column]
         lifted = avatar.lifted
         visible = inside & ((depth < views.depth[view, row, column] + DEPTH_TOLERANCE) & (lifted | (facing > 0)))
         alpha = views.alphas[view, row, column]
@@ -140,7 +144,9 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
         tree = cKDTree(rest[colored].cpu().numpy())
         nearest = tree.query(rest[~colored].cpu().numpy())[1]
         colors[~colored] = colors[colored][torch.as_tensor(nearest, device=colors.device)]
-    return colors, seen_total > 0, alpha_total / inside_total.clamp_min(1)
+    # What no view shows of the person may come into the frame in others.
+    on_person = torch.where(inside_total > 0, alpha_total / inside_total.clamp_min(1), 1.0)
+    return colors, seen_total > 0, on_person
 
 
 def _face_uvs(body: BodyModel) -> Tensor:

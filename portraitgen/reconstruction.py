@@ -100,8 +100,19 @@ def load_training_frames(
             break
     heads = torch.from_numpy(head_centres(portrait)[frames.numpy()]).float()
     return TrainingFrames(
-        frames.to(device), torch.stack(images).to(device), torch.stack(alphas).to(device), tracking.K.to(device), heads
+        frames.to(device),
+        torch.stack(images).to(device),
+        torch.stack(alphas).to(device),
+        tracking.K.to(device),
+        heads,
+        inside_frame(portrait, device),
     )
+
+
+def inside_frame(portrait: Portrait, device: torch.device) -> Tensor:
+    """Which pixels of the working image show the clip's frames ``[1, S, S]``, bool."""
+    inside = portrait.crop.inside(portrait.clip.width, portrait.clip.height)
+    return torch.from_numpy(inside)[None].to(device)
 
 
 def head_centres(portrait: Portrait) -> np.ndarray:
@@ -128,11 +139,11 @@ def reconstruct(
     chosen = torch.searchsorted(trained, diverse_frames(tracked, trained, config.views).cpu())
     views = data.select(chosen)
     fitted = _start(body, Poses.start(body, tracked), views, config)
-    for _ in align_frames(fitted, data.K, data.pictures(chosen.tolist()), _ITERATIONS, seed):
+    for _ in align_frames(fitted, data.K, data.inside, data.pictures(chosen.tolist()), _ITERATIONS, seed):
         yield Progress("reconstruction", 0.04, "Placing Gaussians on the body")
     # The views now agree with one another, so that what they build anew has no double edges.
     fitted = _start(body, fitted.poses, views, config)
-    for done in align_frames(fitted, data.K, data.pictures(range(len(data))), _ITERATIONS, seed):
+    for done in align_frames(fitted, data.K, data.inside, data.pictures(range(len(data))), _ITERATIONS, seed):
         message = f"Aligning the body with the pictures, frame {done} of {len(data)}"
         yield Progress("reconstruction", 0.05 + 0.15 * done / len(data), message)
     fitted = _start(body, fitted.poses, views, config)
@@ -148,7 +159,9 @@ def reconstruct(
         if step + 1 in realigned:
             # Once more in the end: what is left of a frame's misplacement trembles from frame to frame, which strong edits show.
             last = step + 1 == steps
-            for done in align_frames(fitted, data.K, data.pictures(range(len(data))), _ITERATIONS if last else 1, seed):
+            for done in align_frames(
+                fitted, data.K, data.inside, data.pictures(range(len(data))), _ITERATIONS if last else 1, seed
+            ):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, again)
     rest = sorted(set(range(portrait.clip.frame_count)) - set(trained.tolist()))
@@ -184,7 +197,7 @@ def _align_rest(portrait: Portrait, fitted: Fitted, data: TrainingFrames, rest: 
         if number in wanted
     )
     moved = ((number, image.to(device), alpha.to(device)) for number, image, alpha in pictures)
-    yield from align_frames(fitted, data.K, moved, _ITERATIONS, seed)
+    yield from align_frames(fitted, data.K, data.inside, moved, _ITERATIONS, seed)
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import pytest
@@ -17,6 +18,7 @@ from portraitgen.poses import Poses
 from portraitgen.renderer import NeuralRenderer
 
 SIZE, FRAMES = 256, 4
+EVERYWHERE = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +38,7 @@ def truth() -> tuple[Fitted, TrainingFrames]:
     with torch.no_grad():
         rendering = fitted.render(torch.arange(FRAMES), K.expand(FRAMES, 3, 3), SIZE, SIZE)
     pictures = (rendering.straight() * 255).byte(), (rendering.alpha.clamp(0, 1) * 255).byte()
-    return fitted, TrainingFrames(torch.arange(FRAMES), *pictures, K, torch.full((FRAMES, 2), SIZE / 2))
+    return fitted, TrainingFrames(torch.arange(FRAMES), *pictures, K, torch.full((FRAMES, 2), SIZE / 2), EVERYWHERE)
 
 
 def misplaced(fitted: Fitted) -> Fitted:
@@ -61,7 +63,7 @@ def test_a_wrong_pose_is_found_again(truth: tuple[Fitted, TrainingFrames]) -> No
     original, data = truth
     fitted = misplaced(original)
     before = quality(fitted, data)
-    assert list(align_frames(fitted, data.K, data.pictures(range(FRAMES)), 3, seed=0)) == [1, 2, 3, 4]
+    assert list(align_frames(fitted, data.K, data.inside, data.pictures(range(FRAMES)), 3, seed=0)) == [1, 2, 3, 4]
     after = quality(fitted, data)
     assert all(new > old + 6 for new, old in zip(after, before, strict=True)), (before, after)
     errors = [
@@ -80,7 +82,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads(truth: tuple[Fitted
         torch.set_num_threads(threads)
         try:
             fitted = misplaced(original)
-            for _ in align_frames(fitted, data.K, data.pictures(range(FRAMES)), 2, seed=0):
+            for _ in align_frames(fitted, data.K, data.inside, data.pictures(range(FRAMES)), 2, seed=0):
                 pass
         finally:
             torch.set_num_threads(before)
@@ -90,7 +92,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads(truth: tuple[Fitted
 
 def test_a_stop_ends_the_threads(truth: tuple[Fitted, TrainingFrames]) -> None:
     original, data = truth
-    steps = align_frames(misplaced(original), data.K, data.pictures([0, 1, 2, 3] * 50), 2, seed=0)
+    steps = align_frames(misplaced(original), data.K, data.inside, data.pictures([0, 1, 2, 3] * 50), 2, seed=0)
     next(steps)
     started = threading.active_count()
     steps.close()
@@ -106,7 +108,7 @@ def test_nodes_carry_what_no_joint_can(truth: tuple[Fitted, TrainingFrames]) -> 
     node_places = torch.linalg.lstsq(stretched.poses.basis, 0.06 * widths[:, None]).solution
     stretched.poses.nodes[..., 0] = node_places[:, 0]
     before = quality(stretched, data)
-    left = Alignment(stretched, data.K, SIZE, seed=0).align(0, data.images[0] / 255, data.alphas[0] / 255, 3)
+    left = Alignment(stretched, data.K, data.inside, seed=0).align(0, data.images[0] / 255, data.alphas[0] / 255, 3)
     after = quality(stretched, data)
     assert left < 0.5
     assert after[0] > before[0] + 4
@@ -118,10 +120,32 @@ def test_a_frame_in_place_stays_there(truth: tuple[Fitted, TrainingFrames]) -> N
     fitted = Fitted(
         original.body, original.avatar, original.renderer, Poses.start(original.body, toy_parameters(FRAMES))
     )
-    for _ in align_frames(fitted, data.K, data.pictures(range(FRAMES)), 2, seed=0):
+    for _ in align_frames(fitted, data.K, data.inside, data.pictures(range(FRAMES)), 2, seed=0):
         pass
     assert fitted.poses.nodes.abs().mean() < 2e-4, "a fifth of a pixel, which the blur of half-size pictures costs"
     assert min(quality(fitted, data)) > 27, "from 40 dB and more: the pattern is far finer than a face"
+
+
+def test_what_lies_beyond_the_clips_frame_moves_nothing(truth: tuple[Fitted, TrainingFrames]) -> None:
+    """There the frame's edge is repeated, whatever the person does."""
+    original, data = truth
+    edge = 2 * SIZE // 5
+    images, alphas = data.images.clone(), data.alphas.clone()
+    for pictures in (images, alphas):
+        pictures[..., :edge] = pictures[..., edge : edge + 1]
+    moved = []
+    for seen in (True, False):
+        inside = data.inside.clone()
+        inside[..., :edge] = seen
+        poses = Poses.start(original.body, toy_parameters(FRAMES))
+        fitted = Fitted(original.body, original.avatar, original.renderer, poses)
+        cut = dataclasses.replace(data, images=images, alphas=alphas, inside=inside)
+        for _ in align_frames(fitted, cut.K, cut.inside, cut.pictures(range(FRAMES)), 2, seed=0):
+            pass
+        moved.append(
+            float((fitted.mesh(data.frames).vertices - original.mesh(data.frames).vertices).norm(dim=-1).mean())
+        )
+    assert moved[1] < 0.5 * moved[0]
 
 
 def test_a_camera_that_adjusts_itself_is_followed(truth: tuple[Fitted, TrainingFrames]) -> None:
@@ -130,7 +154,7 @@ def test_a_camera_that_adjusts_itself_is_followed(truth: tuple[Fitted, TrainingF
     taken = data.replaced((data.images * gains[..., None, None]).round().clamp(0, 255).byte())
     fitted = misplaced(original)
     for _ in range(2):
-        for _ in align_frames(fitted, data.K, taken.pictures(range(FRAMES)), 3, seed=0):
+        for _ in align_frames(fitted, data.K, data.inside, taken.pictures(range(FRAMES)), 3, seed=0):
             pass
     assert fitted.poses.gain(torch.arange(3)).numpy() == pytest.approx(gains[:3].numpy(), abs=0.03)
     torch.testing.assert_close(fitted.poses.gain(torch.tensor([3])), torch.ones(1, 3), msg="that much is noise")
@@ -157,7 +181,7 @@ def test_a_picture_that_shows_nothing_known_leaves_sane_poses(
         "nobody": torch.zeros(3, SIZE, SIZE),
     }[content]
     alpha = torch.zeros(1, SIZE, SIZE) if content == "nobody" else torch.ones(1, SIZE, SIZE)
-    Alignment(fitted, data.K, SIZE, seed=0).align(1, image, alpha, 3)
+    Alignment(fitted, data.K, data.inside, seed=0).align(1, image, alpha, 3)
     mesh = fitted.mesh(data.frames)
     assert torch.isfinite(mesh.vertices).all()
     moved = (mesh.vertices - original.mesh(data.frames).vertices).norm(dim=-1)

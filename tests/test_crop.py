@@ -153,6 +153,17 @@ def test_beyond_the_frame_its_edge_is_repeated() -> None:
     assert np.array_equal(back, frame)
 
 
+def test_which_pixels_show_the_frame() -> None:
+    crop = Crop(-37, -12, 200, 160)
+    inside = crop.inside(120, 150)
+    assert inside.shape == (160, 160)
+    columns, rows = inside.any(0).nonzero()[0], inside.any(1).nonzero()[0]
+    assert (columns[0], columns[-1]) == (30, 125)  # 37 / 1.25 and 157 / 1.25
+    assert (rows[0], rows[-1]) == (10, 129)
+    assert inside.sum() == len(rows) * len(columns)
+    assert Crop(10, 20, 90, 256).inside(120, 150).all()
+
+
 def test_masks_and_json() -> None:
     crop = Crop(3, 4, 100, 64)
     assert crop.extract(np.ones((200, 200), np.float32)).shape == (64, 64)

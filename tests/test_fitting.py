@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
@@ -41,6 +43,7 @@ def truth() -> tuple[Fitted, TrainingFrames]:
         (rendering.alpha.clamp(0, 1) * 255).byte(),
         K,
         torch.full((FRAMES, 2), SIZE / 2),
+        torch.ones(1, SIZE, SIZE, dtype=torch.bool),
     )
     return fitted, data
 
@@ -97,6 +100,28 @@ def test_the_perceptual_term_leaves_colours_alone(truth: tuple[Fitted, TrainingF
     for _ in fit(make_fitted(), truth[1], config, seed=0, perceptual=spread):
         pass
     assert spread.seen < 1e-6
+
+
+def test_what_lies_beyond_the_clips_frame_is_not_learned(truth: tuple[Fitted, TrainingFrames]) -> None:
+    _, data = truth
+    cut = SIZE // 2
+    smeared = data.images.clone()
+    smeared[..., :cut] = torch.tensor([255, 0, 255], dtype=torch.uint8)[:, None, None]
+    shares = []
+    for seen in (True, False):
+        inside = data.inside.clone()
+        inside[..., :cut] = seen
+        torch.manual_seed(1)
+        fitted = make_fitted()
+        for _ in fit(fitted, dataclasses.replace(data, images=smeared, inside=inside), CONFIG, seed=0):
+            pass
+        with torch.no_grad():
+            rendering = fitted.render(data.frames, data.K.expand(FRAMES, 3, 3), SIZE, SIZE)
+        red, green, blue = rendering.straight().unbind(1)
+        beyond = (data.alphas[:, 0] > 200)[..., : cut - 4]
+        shares.append(float((torch.minimum(red, blue) - green)[..., : cut - 4][beyond].mean()))
+    assert shares[0] > 0.5, "where it is asked for, it is learned"
+    assert shares[1] < 0.2
 
 
 def test_same_seed_same_result(truth: tuple[Fitted, TrainingFrames]) -> None:

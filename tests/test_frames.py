@@ -18,7 +18,14 @@ def data() -> TrainingFrames:
     )
     K = torch.tensor([[100.0, 0, 32], [0, 100.0, 32], [0, 0, 1]])
     alphas = torch.full((3, 1, size, size), 255, dtype=torch.uint8)
-    return TrainingFrames(torch.tensor([4, 7, 9]), images.repeat(3, 1, 1, 1), alphas, K, torch.full((3, 2), 40.0))
+    return TrainingFrames(
+        torch.tensor([4, 7, 9]),
+        images.repeat(3, 1, 1, 1),
+        alphas,
+        K,
+        torch.full((3, 2), 40.0),
+        torch.ones(1, size, size, dtype=torch.bool),
+    )
 
 
 def test_a_window_and_its_intrinsics_agree(data: TrainingFrames) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
@@ -36,6 +38,7 @@ def scene() -> tuple[ToyBody, TrainingFrames, PosedMesh]:
         (mask * 255).byte()[:, None],
         K,
         torch.full((FRAMES, 2), SIZE / 2),
+        torch.ones(1, SIZE, SIZE, dtype=torch.bool),
     )
     return body, data, PosedMesh(vertices, torch.zeros_like(vertices))
 
@@ -67,7 +70,7 @@ def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
     wide = torch.nn.functional.max_pool2d(data.alphas.float(), 15, 1, 7)
     hair = (wide > 0) & (data.alphas == 0)
     images = torch.where(hair, torch.tensor([200, 20, 20]).view(1, 3, 1, 1), data.images.long()).byte()
-    haired = TrainingFrames(data.frames, images, wide.byte(), data.K, data.heads)
+    haired = dataclasses.replace(data, images=images, alphas=wide.byte())
     avatar = build_avatar(
         body, make_views(mesh, body.faces, haired, torch.ones(len(haired), 3)), channels=4, texel_pixels=2.0
     )
@@ -106,7 +109,7 @@ def test_nothing_shines_through_from_where_the_clip_never_looks(
 
 def test_hidden_gaussians_take_a_seen_neighbours_colour(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
     body, data, mesh = scene
-    flat = TrainingFrames(data.frames, torch.full_like(data.images, 128), data.alphas, data.K, data.heads)
+    flat = data.replaced(torch.full_like(data.images, 128))
     views = make_views(mesh, body.faces, flat, torch.ones(len(flat), 3))
     avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
     colors, seen, _ = gather_colors(avatar, views)
