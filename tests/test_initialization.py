@@ -117,6 +117,22 @@ def test_hidden_gaussians_take_a_seen_neighbours_colour(scene: tuple[ToyBody, Tr
     torch.testing.assert_close(colors, torch.full_like(colors, 128 / 255), atol=0.01, rtol=0)
 
 
+def test_what_lies_beyond_the_clips_frame_is_guessed(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
+    """It may come into the frame in other pictures, and has the colours of what is beside it until then."""
+    body, data, mesh = scene
+    cut = 2 * SIZE // 5
+    images, inside = torch.full_like(data.images, 128), data.inside.clone()
+    images[..., : cut - 1], inside[..., :cut] = 255, False
+    ended = dataclasses.replace(data, images=images, inside=inside)
+    avatar = build_avatar(
+        body, make_views(mesh, body.faces, ended, torch.ones(len(data), 3)), channels=4, texel_pixels=2.0
+    )
+    torch.testing.assert_close(avatar.features[:, :3], torch.full((len(avatar), 3), 128 / 255), atol=0.01, rtol=0)
+    _, alpha = rendered(body, avatar, data)
+    beyond = torch.nn.functional.avg_pool2d(data.alphas.float() / 255, 7, 1, 3)[..., : cut - 2] > 0.999
+    assert alpha[..., : cut - 2][beyond].min() > 0.9
+
+
 def test_a_view_without_the_body_changes_nothing(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
     body, data, mesh = scene
     away = torch.zeros_like(mesh.displacement)
