@@ -15,6 +15,7 @@ from .body import BodyModel, BodyParameters, load_body
 from .errors import InputError
 from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
+from .heap import trim
 from .initialization import build_avatar, make_views
 from .keyframes import diverse_frames, training_frames
 from .losses import PerceptualLoss
@@ -164,6 +165,7 @@ def reconstruct(
             ):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, again)
+    trim()  # what fitting has freed, else aligning a long clip's other frames comes on top of it
     rest = sorted(set(range(portrait.clip.frame_count)) - set(trained.tolist()))
     for done in _align_rest(portrait, fitted, data, rest, seed):
         message = f"Aligning the frames in between, {done} of {len(rest)}"
