@@ -296,7 +296,8 @@ def build() -> gr.Blocks:
         # Weights may have arrived since the page was built.
         offered = list(engine.values())
         demo.load(lambda: [gr.Dropdown(handlers.engines(kind)) for kind in KINDS], None, offered, queue=False, **QUIET)
-        now: dict[str, Any] = {"trigger_mode": "always_last", **QUIET}
+        # One after the other, so that what was asked last is answered last.
+        now: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_id": "look", "concurrency_limit": 1, **QUIET}
         clip.change(handlers.look_anew, [clip, max_seconds, preset, session], [about, look, start], **now)
         moved = here.click(None, None, start, js="() => portraitgen.moment('clip')", api_visibility="private")
         for trigger in (start.release, max_seconds.release, preset.input, moved.then):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from test_app import Page, serving
 
 import app
+from portraitgen import inspection
+from portraitgen.clip import ClipInfo
 from portraitgen.errors import InputError
 
 playwright_api = pytest.importorskip("playwright.sync_api")
@@ -229,6 +232,32 @@ def test_a_part_of_the_clip_is_chosen(browser: Any, page: Page) -> None:
         view.get_by_role("slider", name="Place in the clip").fill("0.3")
         view.wait_for_function("document.querySelector('.player .before').currentTime > 0.6")
         assert abs(play_time(view, "before") - 0.5 - play_time(view, "after")) < 0.1
+
+
+def test_what_is_known_of_an_earlier_clip_does_not_come_back(
+    browser: Any, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, late = inspection.inspect, threading.Event()
+
+    def slow(path: Path, info: ClipInfo) -> inspection.Inspection:
+        if info.start:
+            late.set()
+            time.sleep(4)
+        return look(path, info)
+
+    monkeypatch.setattr(inspection, "inspect", slow)
+    with tab(browser, page) as view:
+        view.locator("#clip input[type=file]").set_input_files(str(CLIP))
+        about = playwright_api.expect(view.locator("#about"))
+        about.to_contain_text("3.0 s used,")
+        start = view.get_by_role("spinbutton", name="Start at second")
+        start.fill("1")
+        start.blur()
+        assert late.wait(WAIT / 1000)
+        view.get_by_test_id("video").get_by_role("button", name="Clear").click()
+        upload(view, page.clip)
+        view.wait_for_timeout(5000)
+        about.not_to_contain_text("from 1.0 s on")
 
 
 def test_a_stored_example_shows_its_result_at_once(browser: Any, page: Page) -> None:
