@@ -153,7 +153,7 @@ def choose_crop(info: ClipInfo, head_boxes: np.ndarray, shoulder_boxes: np.ndarr
     left = _placed((want[0] + want[2] - side) / 2, side, must[0], must[2], info.width)
     top = _placed(must[1], side, must[1], must[3], info.height)
     most = min(MAX_SIZE * max(side / shorter, 1), LARGEST_SIZE)
-    size = int(np.clip(min(side, most) // 16 * 16, MIN_SIZE, LARGEST_SIZE))
+    size = int(max(min(side, most) // 16 * 16, MIN_SIZE))
     return Crop(left, top, float(side), size)
 
 
