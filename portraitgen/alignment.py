@@ -21,6 +21,7 @@ from torch import Tensor
 from .avatar import on_surface, triangle_frames
 from .body import BodyParameters
 from .fitting import Fitted
+from .frames import TrainingFrames
 from .initialization import DEPTH_TOLERANCE, project
 from .mesh import rasterize_mesh
 from .rasterization import rasterize
@@ -218,12 +219,7 @@ class Alignment:
 
 
 def align_frames(
-    fitted: Fitted,
-    K: Tensor,
-    inside: Tensor,
-    pictures: Iterable[tuple[int, Tensor, Tensor]],
-    iterations: int,
-    seed: int,
+    fitted: Fitted, data: TrainingFrames, pictures: Iterable[tuple[int, Tensor, Tensor]], iterations: int, seed: int
 ) -> Iterator[int]:
     """Align frames of the clip with the avatar as it is; yields how many are done after each.
 
@@ -232,14 +228,13 @@ def align_frames(
 
     Args:
         fitted: avatar and poses; the poses of these frames change.
-        K: intrinsics of the working image ``[3, 3]``.
-        inside: pixels that show the clip's frames ``[1, S, S]``, bool.
-        pictures: index of the frame, straight foreground colour ``[3, S, S]`` and alpha ``[1, S, S]``, uint8 on the device of ``K``.
+        data: the clip's camera, and which pixels show its frames.
+        pictures: index of the frame, straight foreground colour ``[3, S, S]`` and alpha ``[1, S, S]``, uint8 on the device of ``data``.
             A stream, of which only the frames in work are held.
         iterations: renders of each frame.
         seed: of the choice of Gaussians.
     """
-    workers = torch.get_num_threads() if K.device.type == "cpu" else 1
+    workers = torch.get_num_threads() if data.K.device.type == "cpu" else 1
     stream, done, alignment = iter(pictures), 0, None
 
     def work(picture: tuple[int, Tensor, Tensor]) -> None:
@@ -249,7 +244,7 @@ def align_frames(
     with ThreadPoolExecutor(workers, "align") as pool:
         while chunk := list(itertools.islice(stream, workers)):
             breathe()
-            alignment = alignment or Alignment(fitted, K, inside, seed)
+            alignment = alignment or Alignment(fitted, data.K, data.inside, seed)
             for _ in pool.map(work, chunk):
                 done += 1
                 yield done

@@ -140,11 +140,11 @@ def reconstruct(
     chosen = torch.searchsorted(trained, diverse_frames(tracked, trained, config.views).cpu())
     views = data.select(chosen)
     fitted = _start(body, Poses.start(body, tracked), views, config)
-    for _ in align_frames(fitted, data.K, data.inside, data.pictures(chosen.tolist()), _ITERATIONS, seed):
+    for _ in align_frames(fitted, data, data.pictures(chosen.tolist()), _ITERATIONS, seed):
         yield Progress("reconstruction", 0.04, "Placing Gaussians on the body")
     # The views now agree with one another, so that what they build anew has no double edges.
     fitted = _start(body, fitted.poses, views, config)
-    for done in align_frames(fitted, data.K, data.inside, data.pictures(range(len(data))), _ITERATIONS, seed):
+    for done in align_frames(fitted, data, data.pictures(range(len(data))), _ITERATIONS, seed):
         message = f"Aligning the body with the pictures, frame {done} of {len(data)}"
         yield Progress("reconstruction", 0.05 + 0.15 * done / len(data), message)
     fitted = _start(body, fitted.poses, views, config)
@@ -160,9 +160,7 @@ def reconstruct(
         if step + 1 in realigned:
             # Once more in the end: what is left of a frame's misplacement trembles from frame to frame, which strong edits show.
             last = step + 1 == steps
-            for done in align_frames(
-                fitted, data.K, data.inside, data.pictures(range(len(data))), _ITERATIONS if last else 1, seed
-            ):
+            for done in align_frames(fitted, data, data.pictures(range(len(data))), _ITERATIONS if last else 1, seed):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, again)
     trim()  # what fitting has freed, else aligning a long clip's other frames comes on top of it
@@ -199,7 +197,7 @@ def _align_rest(portrait: Portrait, fitted: Fitted, data: TrainingFrames, rest: 
         if number in wanted
     )
     moved = ((number, image.to(device), alpha.to(device)) for number, image, alpha in pictures)
-    yield from align_frames(fitted, data.K, data.inside, moved, _ITERATIONS, seed)
+    yield from align_frames(fitted, data, moved, _ITERATIONS, seed)
 
 
 @torch.no_grad()

@@ -63,7 +63,7 @@ def test_a_wrong_pose_is_found_again(truth: tuple[Fitted, TrainingFrames]) -> No
     original, data = truth
     fitted = misplaced(original)
     before = quality(fitted, data)
-    assert list(align_frames(fitted, data.K, data.inside, data.pictures(range(FRAMES)), 3, seed=0)) == [1, 2, 3, 4]
+    assert list(align_frames(fitted, data, data.pictures(range(FRAMES)), 3, seed=0)) == [1, 2, 3, 4]
     after = quality(fitted, data)
     assert all(new > old + 6 for new, old in zip(after, before, strict=True)), (before, after)
     errors = [
@@ -82,7 +82,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads(truth: tuple[Fitted
         torch.set_num_threads(threads)
         try:
             fitted = misplaced(original)
-            for _ in align_frames(fitted, data.K, data.inside, data.pictures(range(FRAMES)), 2, seed=0):
+            for _ in align_frames(fitted, data, data.pictures(range(FRAMES)), 2, seed=0):
                 pass
         finally:
             torch.set_num_threads(before)
@@ -92,7 +92,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads(truth: tuple[Fitted
 
 def test_a_stop_ends_the_threads(truth: tuple[Fitted, TrainingFrames]) -> None:
     original, data = truth
-    steps = align_frames(misplaced(original), data.K, data.inside, data.pictures([0, 1, 2, 3] * 50), 2, seed=0)
+    steps = align_frames(misplaced(original), data, data.pictures([0, 1, 2, 3] * 50), 2, seed=0)
     next(steps)
     started = threading.active_count()
     steps.close()
@@ -120,7 +120,7 @@ def test_a_frame_in_place_stays_there(truth: tuple[Fitted, TrainingFrames]) -> N
     fitted = Fitted(
         original.body, original.avatar, original.renderer, Poses.start(original.body, toy_parameters(FRAMES))
     )
-    for _ in align_frames(fitted, data.K, data.inside, data.pictures(range(FRAMES)), 2, seed=0):
+    for _ in align_frames(fitted, data, data.pictures(range(FRAMES)), 2, seed=0):
         pass
     assert fitted.poses.nodes.abs().mean() < 2e-4, "a fifth of a pixel, which the blur of half-size pictures costs"
     assert min(quality(fitted, data)) > 27, "from 40 dB and more: the pattern is far finer than a face"
@@ -140,7 +140,7 @@ def test_what_lies_beyond_the_clips_frame_moves_nothing(truth: tuple[Fitted, Tra
         poses = Poses.start(original.body, toy_parameters(FRAMES))
         fitted = Fitted(original.body, original.avatar, original.renderer, poses)
         cut = dataclasses.replace(data, images=images, alphas=alphas, inside=inside)
-        for _ in align_frames(fitted, cut.K, cut.inside, cut.pictures(range(FRAMES)), 2, seed=0):
+        for _ in align_frames(fitted, cut, cut.pictures(range(FRAMES)), 2, seed=0):
             pass
         moved.append(
             float((fitted.mesh(data.frames).vertices - original.mesh(data.frames).vertices).norm(dim=-1).mean())
@@ -154,7 +154,7 @@ def test_a_camera_that_adjusts_itself_is_followed(truth: tuple[Fitted, TrainingF
     taken = data.replaced((data.images * gains[..., None, None]).round().clamp(0, 255).byte())
     fitted = misplaced(original)
     for _ in range(2):
-        for _ in align_frames(fitted, data.K, data.inside, taken.pictures(range(FRAMES)), 3, seed=0):
+        for _ in align_frames(fitted, data, taken.pictures(range(FRAMES)), 3, seed=0):
             pass
     assert fitted.poses.gain(torch.arange(3)).numpy() == pytest.approx(gains[:3].numpy(), abs=0.03)
     torch.testing.assert_close(fitted.poses.gain(torch.tensor([3])), torch.ones(1, 3), msg="that much is noise")
