@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +12,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from portraitgen.cores import usable_cores
 
-os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+if TYPE_CHECKING:
+    from serving import Page
+
+# Side by side, each process has one core: threads of several that wait for one another cost more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else str(usable_cores()))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many at once as there are cores that may be used, within 4 GB of memory each on a small machine."""
+    return min(4, usable_cores())
 
 
 @pytest.fixture
@@ -44,3 +53,30 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """The page over a stand-in for the pipeline."""
+    from serving import serving
+
+    with serving(tmp_path_factory.mktemp("page")) as page:
+        yield page
+
+
+@pytest.fixture
+def page(served: Page) -> Page:
+    """The same, with nothing asked of it yet."""
+    served.pipeline.reset()
+    return served
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium without a window."""
+    from browsing import CHROMIUM, FLAGS, playwright_api
+
+    with playwright_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()

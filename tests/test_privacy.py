@@ -15,7 +15,7 @@ import gradio as gr
 import httpx
 import pytest
 from gradio import processing_utils
-from test_app import Page, serving, write_clip
+from serving import Page, serving, write_clip
 
 import app
 from portraitgen import weights

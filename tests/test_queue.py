@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gradio_client.utils import Status
-from test_app import Page, serving, wait_for
+from serving import Page, serving
+from test_app import wait_for
 
 from portraitgen.progress import Progress
 
