@@ -7,4 +7,4 @@ cd "$(dirname "$0")/.."
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy portraitgen app.py
-.venv/bin/python -m pytest "$@"
+.venv/bin/python -m pytest --numprocesses auto --dist loadfile --durations 10 "$@"
