@@ -196,6 +196,13 @@ class Avatar(nn.Module):
             self.features,
         )
 
+    @torch.no_grad()
+    def facing(self, mesh: PosedMesh) -> Tensor:
+        """Cosine of the angle between the surface under each Gaussian and the way to the camera ``[B, N]``: 1 where it faces the camera."""
+        normals = triangle_frames(mesh.skinned, self.mesh_faces)[:, self.texel_faces, :, 2]
+        surface = on_surface(mesh.vertices, self.mesh_faces[self.texel_faces], self.barycentrics)
+        return -(normals * torch.nn.functional.normalize(surface, dim=-1)).sum(-1)
+
     @property
     def scales(self) -> Tensor:
         """Standard deviations ``[N, 3]`` in metres."""

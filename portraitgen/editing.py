@@ -29,7 +29,7 @@ from .portrait import Portrait
 from .poses import rest_vertices
 from .progress import Progress
 from .reconstruction import head_centres, inside_frame, preview, to_uint8
-from .regions import soft_regions
+from .regions import REGIONS, soft_regions
 from .smirk import at_hand
 from .streaming import aside
 from .surfaces import Surfaces
@@ -98,6 +98,11 @@ class KeyFrames:
 
     def __len__(self) -> int:
         return len(self.frames)
+
+    @property
+    def hair(self) -> Tensor:
+        """Where there is hair ``[M, S, S]``, bool."""
+        return torch.from_numpy(self.labels == REGIONS.index("hair")).to(self.source.device)
 
 
 @torch.no_grad()
@@ -186,7 +191,7 @@ def edit_avatar(
         data = _targets(portrait, keys, agreed(torch.stack(edited), keys))
         yield Progress("edit", (number + 1) / passes, f"{editor.name}: key frames made to agree")
         if number == 0:
-            recolor(fitted, data)
+            recolor(fitted, data, keys.hair)
         if K.device.type == "cuda" and torch.cuda.get_device_properties(K.device).total_memory < _ROOMY:
             release()  # the engine and the fit do not fit side by side
         every = max(1, config.fit.steps // 6)
@@ -221,13 +226,14 @@ def _targets(portrait: Portrait, keys: KeyFrames, edited: Tensor) -> TrainingFra
 
 
 @torch.no_grad()
-def recolor(fitted: Fitted, data: TrainingFrames) -> None:
+def recolor(fitted: Fitted, data: TrainingFrames, hair: Tensor) -> None:
     """Give the Gaussians the edited pictures' colours at once, so that fitting starts from the edit and not from the clip.
 
-    Those that no key frame shows, and that fitting will not reach, change as the ones do that are near and were of their colour.
+    Those that no key frame shows, and that fitting will not reach, change as the ones do that are near and were of their colour. ``hair``
+    ``[M, S, S]`` tells which pixels are of hair, bool: they say nothing of the shoulders below it.
     """
     avatar, mesh = fitted.avatar, fitted.mesh(data.frames)
-    views = make_views(mesh, fitted.body.faces, data, fitted.poses.gain(data.frames))
+    views = make_views(mesh, fitted.body, data, fitted.poses.gain(data.frames), hair)
     colors, seen, _ = gather_colors(avatar, views)
     before = avatar.features[:, :3]
     change = colors - before

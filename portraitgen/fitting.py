@@ -23,6 +23,7 @@ from .losses import (
     reconstruction_loss,
     ssim,
     stable_loss,
+    tether_loss,
     texture_loss,
 )
 from .poses import PosedMesh, Poses
@@ -30,6 +31,8 @@ from .renderer import NeuralRenderer, Rendering, render
 
 # Of the order of a barely visible Gaussian's gradient: with less, Adam lets hidden Gaussians wander off until they show as specks.
 _EPSILON = 1e-7
+_GRAZING = 0.5  # cosine of the angle to the camera below which a surface is held the more to its colours the more it turns away
+_POSES = 8  # that tell how a surface is turned
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class FitConfig:
     perceptual_start: float = 0.2
     offset_weight: float = 20.0
     scale_weight: float = 50.0
+    tether: float = 5.0
 
 
 @dataclass
@@ -111,6 +115,7 @@ def fit(
     generator = np.random.default_rng(seed)
     optimizer = _optimizer(fitted, config)
     limit = fitted.avatar.spacing[:, None] * 2.5
+    start, grazing = fitted.avatar.features.detach().clone(), _grazing(fitted, data)
     queue: list[int] = []
     device = data.images.device
     for step in range(config.steps):
@@ -141,6 +146,7 @@ def fit(
         displacement = fitted.avatar.offsets - fitted.avatar.rest_offsets
         loss = loss + config.offset_weight * displacement.square().mean()
         loss = loss + config.scale_weight * excess_scale_loss(fitted.avatar.scales, limit)
+        loss = loss + config.tether * tether_loss(fitted.avatar.features, start, grazing)
 
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -148,6 +154,18 @@ def fit(
             group["lr"] = group["initial_lr"] * _rate(step, config)
         optimizer.step()
         yield step, loss.detach()
+
+
+@torch.no_grad()
+def _grazing(fitted: Fitted, data: TrainingFrames) -> Tensor:
+    """How little the pictures tell of each Gaussian's colour ``[N]``: 0 for what some frame faces, 1 for what none does.
+
+    A surface seen edge-on takes the blend of person and background at the silhouette for its own, which shows as specks when it is turned.
+    """
+    avatar = fitted.avatar
+    poses = np.unique(np.linspace(0, len(data) - 1, _POSES).round().astype(int)).tolist()
+    facing = torch.stack([avatar.facing(fitted.mesh(data.frames[i : i + 1]))[0] for i in poses]).amax(0)
+    return (1 - facing / _GRAZING).clamp(0, 1) * ~avatar.lifted
 
 
 def _rate(step: int, config: FitConfig) -> float:

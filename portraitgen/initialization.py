@@ -7,6 +7,7 @@ that the mesh leaves uncovered are lifted to Gaussians bound to the nearest part
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,6 +35,10 @@ _OPAQUE = 0.95
 _FAINT = 0.005
 _SMOOTH = 0.02  # of the picture's side
 _BEHIND = 0.006  # metres that lifted pixels lie behind the surface that they continue
+_BEFORE = 0.008  # metres that hair lies before the surface that it falls over
+_NEIGHBOURS = 24  # that tell a Gaussian's colour which no view shows
+_SURE = 0.3  # of the median weight: Gaussians seen less say nothing of their neighbours
+_UNDER_HAIR = ("neck", "torso", "arms")  # what long hair falls over
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Views:
         alphas: ``[M, S, S]`` in [0, 1].
         K: ``[3, 3]``.
         inside: pixels that show the clip's frames ``[S, S]``, bool; ``alphas`` are 0 in the others.
+        hair: pixels of hair ``[M, S, S]``, bool; none if nothing is known of it.
+        under_hair: faces that long hair falls over ``[F]``, bool.
     """
 
     mesh: PosedMesh
@@ -57,16 +64,28 @@ class Views:
     alphas: Tensor
     K: Tensor
     inside: Tensor
+    hair: Tensor
+    under_hair: Tensor
+
+    @cached_property
+    def fallen(self) -> Tensor:
+        """Pixels of hair before neck, torso and arms ``[M, S, S]``, bool."""
+        return self.hair & (self.triangles >= 0) & self.under_hair[self.triangles]
 
 
-def make_views(mesh: PosedMesh, faces: Tensor, data: TrainingFrames, gain: Tensor) -> Views:
-    """Views of the M frames in ``data`` with their posed meshes and with their ``gain`` ``[M, 3]`` taken off."""
+def make_views(
+    mesh: PosedMesh, body: BodyModel, data: TrainingFrames, gain: Tensor, hair: Tensor | None = None
+) -> Views:
+    """Views of the M frames in ``data`` with their posed meshes, their ``gain`` ``[M, 3]`` taken off; ``hair`` ``[M, S, S]`` if known."""
     size = data.size
-    triangles, _, depth = rasterize_mesh(mesh.vertices, faces, data.K, size, size)
+    triangles, _, depth = rasterize_mesh(mesh.vertices, body.faces, data.K, size, size)
     depth = torch.where(triangles < 0, torch.inf, depth)
     images = data.images.float() / 255 / gain[..., None, None]
     alphas = data.alphas[:, 0].float() / 255 * data.inside
-    return Views(mesh, triangles.long(), depth, images, alphas, data.K, data.inside[0])
+    if hair is None:
+        hair = torch.zeros_like(alphas, dtype=torch.bool)
+    under_hair = _labelled(body, _UNDER_HAIR)
+    return Views(mesh, triangles.long(), depth, images, alphas, data.K, data.inside[0], hair, under_hair)
 
 
 def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,15 +130,12 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
     """
     size = views.images.shape[-1]
     total = torch.zeros(len(avatar), 3, device=views.images.device)
-    alpha_total, weight_total, seen_total, inside_total = (
-        torch.zeros(len(avatar), device=total.device) for _ in range(4)
-    )
+    alpha_total, weight_total, inside_total = (torch.zeros(len(avatar), device=total.device) for _ in range(3))
     for view in range(len(views.mesh)):
         breathe()
         mesh = views.mesh[view : view + 1]
         means = avatar(mesh).means[0]
-        normals = triangle_frames(mesh.skinned, avatar.mesh_faces)[0, avatar.texel_faces, :, 2]
-        facing = -(normals * torch.nn.functional.normalize(means, dim=-1)).sum(-1)
+        facing = avatar.facing(mesh)[0]
         xy, depth = project(means, views.K)
         column, row = (xy[:, 0].long(), xy[:, 1].long())
         within = (xy >= 0).all(1) & (xy < size).all(1)
@@ -128,9 +144,9 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
         lifted = avatar.lifted
         visible = inside & ((depth < views.depth[view, row, column] + DEPTH_TOLERANCE) & (lifted | (facing > 0)))
         alpha = views.alphas[view, row, column]
-        seen_total += visible
         inside_total += inside
         alpha_total += inside * alpha
+        visible &= lifted | ~views.fallen[view, row, column]
         weight = visible * (alpha > 0.5) * torch.where(lifted, 0.3, facing.clamp_min(0) ** 2 + 1e-3)
         sampled = torch.nn.functional.grid_sample(
             views.images[view : view + 1], (xy / size * 2 - 1)[None, None], mode="bilinear", align_corners=False
@@ -140,13 +156,20 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
     colored = weight_total > 1e-4
     colors = total / weight_total.clamp_min(1e-6)[:, None]
     if colored.any() and not colored.all():
-        rest = avatar(views.mesh[:1]).means[0]
-        tree = cKDTree(rest[colored].cpu().numpy())
-        nearest = tree.query(rest[~colored].cpu().numpy())[1]
-        colors[~colored] = colors[colored][torch.as_tensor(nearest, device=colors.device)]
+        rest = avatar(views.mesh[:1]).means[0].cpu().numpy()
+        bare = views.under_hair[avatar.texel_faces] & ~avatar.lifted
+        sure = weight_total >= _SURE * weight_total[colored].median()
+        # A shoulder takes nothing from the hair that falls over it; an ear within it does.
+        for unknown, known in ((~colored & bare, sure & ~avatar.lifted), (~colored & ~bare, sure)):
+            if known.any() and unknown.any():
+                count = range(1, min(_NEIGHBOURS, int(known.sum())) + 1)
+                nearest = cKDTree(rest[known.cpu().numpy()]).query(rest[unknown.cpu().numpy()], k=count)[1]
+                nearest = torch.as_tensor(nearest, device=colors.device)
+                weight = weight_total[known][nearest][..., None]
+                colors[unknown] = (colors[known][nearest] * weight).sum(1) / weight.sum(1)
     # What no view shows of the person may come into the frame in others.
     on_person = torch.where(inside_total > 0, alpha_total / inside_total.clamp_min(1), 1.0)
-    return colors, seen_total > 0, on_person
+    return colors, colored, on_person
 
 
 def _face_uvs(body: BodyModel) -> Tensor:
@@ -196,7 +219,8 @@ def _lift_uncovered(
     size = views.images.shape[-1]
     device = views.images.device
     mesh = views.mesh[view : view + 1]
-    covered = (views.triangles[view] >= 0).cpu().numpy()
+    # Hair that falls over neck and shoulders is a layer of its own before them.
+    covered = ((views.triangles[view] >= 0) & ~views.fallen[view]).cpu().numpy()
     nothing = Texels(*(t[:0] for t in (texels.faces, texels.barycentrics, texels.uvs, texels.spacing)))
     if not covered.any():
         return nothing, offsets[:0]
@@ -222,7 +246,9 @@ def _lift_uncovered(
     )
     near = nearest_rows[rows, columns], nearest_columns[rows, columns]
     faces = views.triangles[view][near]
-    depth = _depth_around(views.depth[view], nearest_rows, nearest_columns)[rows, columns] + _BEHIND
+    depth = _depth_around(views.depth[view])[rows, columns]
+    hang = _hanging_depth(body, mesh, views.K, size).to(depth)[columns]
+    depth = torch.where(views.hair[view][rows, columns], torch.minimum(depth, hang), depth)
     xy = torch.as_tensor(np.stack([columns, rows], 1) + 0.5, dtype=torch.float32, device=device)
     points = torch.cat([(xy - views.K[:2, 2]) / views.K.diagonal()[:2] * depth[:, None], depth[:, None]], 1)
     weights = torch.full((len(faces), 3), 1 / 3, device=device)
@@ -234,17 +260,34 @@ def _lift_uncovered(
     return lifted, (frames.transpose(1, 2) @ (points - centres)[..., None]).squeeze(-1)
 
 
-def _depth_around(depth: Tensor, nearest_rows: np.ndarray, nearest_columns: np.ndarray) -> Tensor:
-    """Depth ``[S, S]`` that continues the mesh's beyond its silhouette.
+def _depth_around(depth: Tensor) -> Tensor:
+    """Depth ``[S, S]`` of what the mesh does not show: just before it, and beyond its silhouette where it would continue.
 
-    That of the nearest mesh pixel jumps from one triangle of the silhouette to the next, which shows as cracks from the side; its average
-    over a neighbourhood outside the mesh does not.
+    The depth of the nearest mesh pixel jumps from one triangle of the silhouette to the next, which shows as cracks from the side; its
+    average over a neighbourhood outside the mesh does not.
     """
-    filled = depth.cpu().numpy()[nearest_rows, nearest_columns]
-    outside = np.isinf(depth.cpu().numpy()).astype(np.float32)
+    outside = np.isinf(depth.cpu().numpy())
+    nearest = ndimage.distance_transform_edt(outside, return_distances=False, return_indices=True)
+    filled = depth.cpu().numpy()[tuple(nearest)]
     sigma = _SMOOTH * len(filled)
     total = ndimage.gaussian_filter(filled * outside, sigma)
-    return torch.as_tensor(total / np.maximum(ndimage.gaussian_filter(outside, sigma), 1e-6), device=depth.device)
+    continued = total / np.maximum(ndimage.gaussian_filter(outside.astype(np.float32), sigma), 1e-6)
+    return torch.as_tensor(np.where(outside, continued + _BEHIND, filled - _BEFORE), device=depth.device)
+
+
+def _hanging_depth(body: BodyModel, mesh: PosedMesh, K: Tensor, size: int) -> Tensor:
+    """Depth ``[S]`` at each column of the picture of the upright plane through both ears, where long hair hangs; constant beside them.
+
+    Continued from the neck and the shoulders instead, whose silhouettes lie further back, it would stand off like a cape from the side.
+    """
+    ears = _labelled(body, ("ears",))
+    sides = (
+        ears if ears.any() else _labelled(body, ("face", "scalp"))
+    )  # SMPL-X tells no ears; its head's halves have them in the middle
+    xy, depth = project(mesh.vertices[0, body.faces[sides]].mean(1), K)
+    right = xy[:, 0] > (xy[:, 0].amin() + xy[:, 0].amax()) / 2
+    (start, near), (end, far) = ((float(xy[half, 0].mean()), float(depth[half].mean())) for half in (~right, right))
+    return torch.as_tensor(np.interp(np.arange(size) + 0.5, (start, end), (near, far)), device=K.device)
 
 
 def _positions(body: BodyModel, mesh: PosedMesh, texels: Texels, offsets: Tensor) -> Tensor:

@@ -99,6 +99,11 @@ def excess_scale_loss(scales: Tensor, limit: Tensor) -> Tensor:
     return (scales - limit).clamp_min(0).mean()
 
 
+def tether_loss(features: Tensor, start: Tensor, weight: Tensor) -> Tensor:
+    """Squared distance of feature vectors ``[N, C]`` from ``start``, summed over C, weighted by ``weight`` ``[N]``; mean over N."""
+    return (weight * (features - start).square().sum(1)).mean()
+
+
 def psnr(image: Tensor, target: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of pictures in [0, 1]; capped at 100 dB for equal ones.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from .alignment import align_frames
 from .avatar import Avatar, Texels
 from .body import BodyModel, BodyParameters, load_body
+from .clip import read_gray
 from .errors import InputError
 from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
@@ -25,6 +26,7 @@ from .portrait import Portrait
 from .poses import Poses
 from .progress import Progress
 from .rasterization import backend_name
+from .regions import REGIONS
 from .renderer import NeuralRenderer
 from .streaming import aside
 from .tracking import Tracking
@@ -110,6 +112,17 @@ def load_training_frames(
     )
 
 
+def load_hair(portrait: Portrait, frames: Tensor) -> Tensor:
+    """Where there is hair in ``frames`` ``[M]`` of the clip at working size: ``[M, S, S]``, bool, on the frames' device."""
+    labels, wanted = {}, set(frames.tolist())
+    for number, label in enumerate(read_gray(portrait.path("regions.mp4"))):
+        if number in wanted:
+            labels[number] = torch.from_numpy(label == REGIONS.index("hair"))
+        if len(labels) == len(wanted):
+            break
+    return torch.stack([labels[number] for number in frames.tolist()]).to(frames.device)
+
+
 def inside_frame(portrait: Portrait, device: torch.device) -> Tensor:
     """Which pixels of the working image show the clip's frames ``[1, S, S]``, bool."""
     inside = portrait.crop.inside(portrait.clip.width, portrait.clip.height)
@@ -139,15 +152,16 @@ def reconstruct(
     yield Progress("reconstruction", 0.02, "Placing Gaussians on the body")
     chosen = torch.searchsorted(trained, diverse_frames(tracked, trained, config.views).cpu())
     views = data.select(chosen)
-    fitted = _start(body, Poses.start(body, tracked), views, config)
+    hair = load_hair(portrait, views.frames)
+    fitted = _start(body, Poses.start(body, tracked), views, hair, config)
     for _ in align_frames(fitted, data, data.pictures(chosen.tolist()), _ITERATIONS, seed):
         yield Progress("reconstruction", 0.04, "Placing Gaussians on the body")
     # The views now agree with one another, so that what they build anew has no double edges.
-    fitted = _start(body, fitted.poses, views, config)
+    fitted = _start(body, fitted.poses, views, hair, config)
     for done in align_frames(fitted, data, data.pictures(range(len(data))), _ITERATIONS, seed):
         message = f"Aligning the body with the pictures, frame {done} of {len(data)}"
         yield Progress("reconstruction", 0.05 + 0.15 * done / len(data), message)
-    fitted = _start(body, fitted.poses, views, config)
+    fitted = _start(body, fitted.poses, views, hair, config)
 
     perceptual = aside(lambda: PerceptualLoss(device)) if config.fit.perceptual else None
     realigned = {round(share * config.fit.steps) for share in config.realign}
@@ -172,11 +186,11 @@ def reconstruct(
     yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, data, len(data) // 2))
 
 
-def _start(body: BodyModel, poses: Poses, views: TrainingFrames, config: ReconstructionConfig) -> Fitted:
+def _start(body: BodyModel, poses: Poses, views: TrainingFrames, hair: Tensor, config: ReconstructionConfig) -> Fitted:
     """An avatar built from ``views`` in the poses known so far, with an untrained renderer."""
     avatar = build_avatar(
         body,
-        make_views(poses.mesh(body, views.frames), body.faces, views, poses.gain(views.frames)),
+        make_views(poses.mesh(body, views.frames), body, views, poses.gain(views.frames), hair),
         config.channels,
         config.texel_pixels,
     )

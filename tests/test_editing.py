@@ -36,7 +36,7 @@ def toy() -> tuple[Fitted, TrainingFrames]:
     everywhere = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
     data = TrainingFrames(torch.arange(FRAMES), pictures, alphas, K, torch.full((FRAMES, 2), SIZE / 2), everywhere)
     mesh = PosedMesh(vertices, torch.zeros_like(vertices))
-    avatar = build_avatar(body, make_views(mesh, body.faces, data, torch.ones(FRAMES, 3)), channels=4, texel_pixels=2.0)
+    avatar = build_avatar(body, make_views(mesh, body, data, torch.ones(FRAMES, 3)), channels=4, texel_pixels=2.0)
     with torch.no_grad():
         avatar.features[:, :3] = striped(avatar.uvs, RED, BLUE)
     return Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, toy_parameters(FRAMES))), data
@@ -45,9 +45,9 @@ def toy() -> tuple[Fitted, TrainingFrames]:
 def test_what_no_key_frame_shows_changes_as_what_looked_like_it(toy: tuple[Fitted, TrainingFrames]) -> None:
     fitted, data = toy
     avatar = fitted.avatar
-    views = make_views(fitted.mesh(data.frames), fitted.body.faces, data, torch.ones(FRAMES, 3))
+    views = make_views(fitted.mesh(data.frames), fitted.body, data, torch.ones(FRAMES, 3))
     hidden = ~gather_colors(avatar, views)[1]
     assert hidden.sum() > 100
-    recolor(fitted, data)
+    recolor(fitted, data, torch.zeros(FRAMES, SIZE, SIZE, dtype=torch.bool))
     error = (avatar.features[:, :3] - striped(avatar.uvs, GREEN, YELLOW)).abs().amax(1)
     assert (error[hidden] < 0.3).float().mean() > 0.95, "0.7 from one colour to the other"

@@ -147,3 +147,27 @@ def test_an_untrained_renderer_shows_the_gaussians_own_colours() -> None:
     centre = rendering.straight()[0, :, SIZE // 2, SIZE // 2]
     torch.testing.assert_close(centre, torch.tensor([0.9, 0.2, 0.1]), atol=1e-3, rtol=0)
     assert torch.equal(rendering.color, rendering.color_features)
+
+
+def test_a_surface_seen_edge_on_keeps_its_colours(truth: tuple[Fitted, TrainingFrames]) -> None:
+    """At the silhouette pictures show a rim of what is behind; learned, it would be specks on a turned head."""
+    _, data = truth
+    opaque = (data.alphas > 250).float()
+    rim = (opaque > 0) & (torch.nn.functional.avg_pool2d(opaque, 3, 1, 1) < 0.999)
+    images = torch.where(
+        rim, torch.tensor([255, 0, 0]).view(1, 3, 1, 1), torch.tensor([128, 128, 128]).view(1, 3, 1, 1)
+    )
+    rimmed, moved = data.replaced(images.byte()), []
+    for weight in (0.0, FitConfig.tether):
+        torch.manual_seed(1)
+        fitted = make_fitted()
+        with torch.no_grad():
+            fitted.avatar.features[:, :3] = 0.5
+        config = dataclasses.replace(CONFIG, steps=60, coarse_steps=0, tether=weight)
+        for _ in fit(fitted, rimmed, config, seed=0):
+            pass
+        facing = torch.stack([fitted.avatar.facing(fitted.mesh(data.frames[i : i + 1]))[0] for i in range(FRAMES)])
+        edge = (facing.amax(0) > 0) & (facing.amax(0) < 0.3)
+        assert edge.sum() > 50
+        moved.append(float((fitted.avatar.features[edge, 0] - 0.5).abs().mean()))
+    assert moved[1] < 0.5 * moved[0], moved

@@ -52,9 +52,7 @@ def rendered(body: ToyBody, avatar, data: TrainingFrames) -> tuple[torch.Tensor,
 
 def test_step_0_already_shows_the_pictures(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
     body, data, mesh = scene
-    avatar = build_avatar(
-        body, make_views(mesh, body.faces, data, torch.ones(len(data), 3)), channels=4, texel_pixels=2.0
-    )
+    avatar = build_avatar(body, make_views(mesh, body, data, torch.ones(len(data), 3)), channels=4, texel_pixels=2.0)
     batch = data.whole(torch.arange(FRAMES), 1)
     picture, alpha = rendered(body, avatar, data)
     inner = torch.nn.functional.avg_pool2d(batch.alpha, 9, 1, 4) > 0.999
@@ -72,7 +70,7 @@ def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
     images = torch.where(hair, torch.tensor([200, 20, 20]).view(1, 3, 1, 1), data.images.long()).byte()
     haired = dataclasses.replace(data, images=images, alphas=wide.byte())
     avatar = build_avatar(
-        body, make_views(mesh, body.faces, haired, torch.ones(len(haired), 3)), channels=4, texel_pixels=2.0
+        body, make_views(mesh, body, haired, torch.ones(len(haired), 3)), channels=4, texel_pixels=2.0
     )
     lifted = avatar.lifted
     assert lifted.sum() > 200
@@ -89,14 +87,32 @@ def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
     assert red[1] < 0.3
 
 
+def test_hair_is_a_layer_of_its_own_before_what_it_falls_over(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
+    """What is below takes the colour of what is beside it, so that a turned shoulder has no patch of hair."""
+    body, data, mesh = scene
+    hair = torch.zeros(FRAMES, SIZE, SIZE, dtype=torch.bool)
+    hair[:, SIZE // 2 - 12 : SIZE // 2 + 12, SIZE // 2 - 12 : SIZE // 2 + 12] = True
+    red, grey = torch.tensor([200, 20, 20]), torch.tensor([128, 128, 128])
+    images = torch.where(hair[:, None], red.view(3, 1, 1), grey.view(3, 1, 1)).byte()
+    views = make_views(mesh, body, data.replaced(images), torch.ones(FRAMES, 3), hair)
+    views = dataclasses.replace(views, under_hair=torch.ones(len(body.faces), dtype=torch.bool))
+    avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
+    assert avatar.lifted.sum() > 80
+    red_lifted, green_lifted, _ = avatar.features[avatar.lifted, :3].median(0).values
+    assert red_lifted - green_lifted > 0.4, "the square stays where it is, the body moves below it"
+    below = avatar.features[~avatar.lifted, :3]
+    torch.testing.assert_close(below, torch.full_like(below, 128 / 255), atol=0.1, rtol=0)
+    picture, _ = rendered(body, avatar, data)
+    inner = torch.nn.functional.avg_pool2d(hair[:, None].float(), 9, 1, 4) > 0.999
+    assert (picture[:, :1] - picture[:, 1:2])[inner].mean() > 0.4, "and the hair covers it"
+
+
 @pytest.mark.parametrize("yaw", [-1.2, 0.8, 2.5])
 def test_nothing_shines_through_from_where_the_clip_never_looks(
     scene: tuple[ToyBody, TrainingFrames, PosedMesh], yaw: float
 ) -> None:
     body, data, mesh = scene
-    avatar = build_avatar(
-        body, make_views(mesh, body.faces, data, torch.ones(len(data), 3)), channels=4, texel_pixels=2.0
-    )
+    avatar = build_avatar(body, make_views(mesh, body, data, torch.ones(len(data), 3)), channels=4, texel_pixels=2.0)
     turned = toy_parameters(FRAMES)
     turned.global_rotation[:, 1] = yaw
     fitted = Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, turned))
@@ -110,7 +126,7 @@ def test_nothing_shines_through_from_where_the_clip_never_looks(
 def test_hidden_gaussians_take_a_seen_neighbours_colour(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
     body, data, mesh = scene
     flat = data.replaced(torch.full_like(data.images, 128))
-    views = make_views(mesh, body.faces, flat, torch.ones(len(flat), 3))
+    views = make_views(mesh, body, flat, torch.ones(len(flat), 3))
     avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
     colors, seen, _ = gather_colors(avatar, views)
     assert not seen.all()
@@ -124,9 +140,7 @@ def test_what_lies_beyond_the_clips_frame_is_guessed(scene: tuple[ToyBody, Train
     images, inside = torch.full_like(data.images, 128), data.inside.clone()
     images[..., : cut - 1], inside[..., :cut] = 255, False
     ended = dataclasses.replace(data, images=images, inside=inside)
-    avatar = build_avatar(
-        body, make_views(mesh, body.faces, ended, torch.ones(len(data), 3)), channels=4, texel_pixels=2.0
-    )
+    avatar = build_avatar(body, make_views(mesh, body, ended, torch.ones(len(data), 3)), channels=4, texel_pixels=2.0)
     torch.testing.assert_close(avatar.features[:, :3], torch.full((len(avatar), 3), 128 / 255), atol=0.01, rtol=0)
     _, alpha = rendered(body, avatar, data)
     beyond = torch.nn.functional.avg_pool2d(data.alphas.float() / 255, 7, 1, 3)[..., : cut - 2] > 0.999
@@ -137,7 +151,7 @@ def test_a_view_without_the_body_changes_nothing(scene: tuple[ToyBody, TrainingF
     body, data, mesh = scene
     away = torch.zeros_like(mesh.displacement)
     away[0, :, 0] += 5
-    views = make_views(PosedMesh(mesh.skinned, away), body.faces, data, torch.ones(len(data), 3))
+    views = make_views(PosedMesh(mesh.skinned, away), body, data, torch.ones(len(data), 3))
     assert isinstance(views, Views)
     avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
     assert all(torch.isfinite(p).all() for p in avatar.parameters())
