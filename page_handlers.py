@@ -239,7 +239,7 @@ def look_at(
     except (InputError, OSError) as error:
         yield note(explain_os_error(error) if isinstance(error, OSError) else str(error), bad=True), None
         return
-    learn, edit = clip_seconds(info.frame_count, preset, finished_stages(job.portrait))
+    learn, edit = clip_seconds(info.frame_count, preset, found.crop.size, finished_stages(job.portrait))
     calls = gpu_calls(replace(job, verb="edit")) if shares_gpu() else ()
     reserved = [round(PRICE * gpu_seconds(call)) for call in calls]
     cost = describe_cost(learn, edit, cores=usable_cores(), gpu=has_gpu(), reserved=reserved)

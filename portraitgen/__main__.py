@@ -137,7 +137,7 @@ def inspect(arguments: argparse.Namespace) -> str:
     found = look(arguments.clip, info)
     if arguments.output is not None:
         write_picture(arguments.output, found)
-    learn, edit = clip_seconds(info.frame_count, arguments.preset)
+    learn, edit = clip_seconds(info.frame_count, arguments.preset, found.crop.size)
     if arguments.json:
         values = {name: value for name, value in info.to_json().items() if name not in ("timestamps", "colour")}
         crop = found.crop.to_json()

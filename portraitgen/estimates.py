@@ -15,16 +15,17 @@ from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
 
 _CORES = 2  # that the numbers below were measured on
 _USEFUL_CORES = 8  # more make nothing faster
-# stage: (seconds, seconds per frame, whether the fixed part grows with the preset)
+_SIZE = 512  # of the working image, in pixels
+# stage: (seconds, seconds per frame, whether the fixed part grows with the preset, whether the frames' part grows with the working image)
 _COSTS = {
-    "clip": (1.0, 0.05, False),
-    "tracking": (2.0, 0.04, False),
-    "matting": (3.0, 0.3, False),
-    "reconstruction": (80.0, 1.3, True),
-    "edit": (12.0, 0.0, False),
-    "fitting": (70.0, 0.0, True),
-    "render": (2.0, 0.3, False),
-    "export": (3.0, 0.0, False),
+    "clip": (1.0, 0.05, False, False),
+    "tracking": (2.0, 0.04, False, False),
+    "matting": (3.0, 0.3, False, True),
+    "reconstruction": (80.0, 1.3, True, True),
+    "edit": (12.0, 0.0, False, False),
+    "fitting": (70.0, 0.0, True, False),
+    "render": (2.0, 0.3, False, True),
+    "export": (3.0, 0.0, False, False),
 }
 _TRAINED = 150  # frames beyond which only every so many are learned from
 _PRESETS = {"preview": 1.0, "standard": 4.0, "high": 25.0}
@@ -32,26 +33,29 @@ _CERTAIN = 0.04  # share of a job after which its own pace counts
 
 
 def expected_seconds(
-    stages: Sequence[str], frame_count: int, preset: str, cores: int | None = None
+    stages: Sequence[str], frame_count: int, preset: str, cores: int | None = None, size: int = _SIZE
 ) -> dict[str, float]:
     """Seconds that each of ``stages`` is expected to take on a CPU.
 
     Args:
         cores: of the machine; this one's if None.
+        size: side of the working image in pixels; the usual one where it is not known yet.
     """
     speed = min(cores or usable_cores(), _USEFUL_CORES) / _CORES
     seconds = {}
     for stage in stages:
-        fixed, each, grows = _COSTS[stage]
-        frames = min(frame_count, _TRAINED) if grows else frame_count
-        seconds[stage] = (fixed * (_PRESETS[preset] if grows else 1) + each * frames) / speed
+        fixed, each, by_preset, by_size = _COSTS[stage]
+        frames = min(frame_count, _TRAINED) if by_preset else frame_count
+        pixels = (size / _SIZE) ** 2 if by_size else 1.0
+        seconds[stage] = (fixed * (_PRESETS[preset] if by_preset else 1) + each * pixels * frames) / speed
     return seconds
 
 
-def clip_seconds(frame_count: int, preset: str, done: Collection[str] = ()) -> tuple[float, float]:
-    """Seconds on this machine's CPU to learn a clip, less the stages that are ``done``, and for each edit of it."""
-    learn = expected_seconds([stage for stage in RECONSTRUCT_STAGES if stage not in done], frame_count, preset)
-    return sum(learn.values()), sum(expected_seconds(EDIT_STAGES, frame_count, preset).values())
+def clip_seconds(frame_count: int, preset: str, size: int, done: Collection[str] = ()) -> tuple[float, float]:
+    """Seconds on this machine's CPU to learn a clip worked on at ``size``, less the stages that are ``done``, and for each edit of it."""
+    stages = [stage for stage in RECONSTRUCT_STAGES if stage not in done]
+    learn, edit = (expected_seconds(part, frame_count, preset, size=size) for part in (stages, EDIT_STAGES))
+    return sum(learn.values()), sum(edit.values())
 
 
 def finished_stages(portrait: Path) -> frozenset[str]:

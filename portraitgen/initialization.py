@@ -22,9 +22,8 @@ from .mesh import rasterize_mesh
 from .poses import PosedMesh
 from .streaming import breathe
 
-_FACING_NEAR = (
-    -0.5
-)  # cosine of the angle between a face's normal and the way to the camera, up to which a turn may show the face
+# Cosine of the angle between a face's normal and the way to the camera, up to which a turn may show the face.
+_FACING_NEAR = -0.5
 _OUTSIDE = 0.05  # fraction of the picture's side that a face may lie outside of it
 _UNSEEN = 3.0  # how much coarser unseen faces are
 _FINE, _FINE_LABELS = 0.75, ("eye_left", "eye_right", "lips", "teeth")

@@ -16,9 +16,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
 _PATIENCE = 0.3  # seconds between two looks at how far a function is
-_WAITING = (
-    2  # items that wait for the writer: enough for it to work beside the producer, few enough to keep memory flat
-)
+# Items that wait for the writer: enough for it to work beside the producer, few enough to keep memory flat.
+_WAITING = 2
 
 
 class _Abandoned(Exception):

@@ -44,7 +44,11 @@ class Surfaces:
     @classmethod
     def of(cls, vertices: Tensor, faces: Tensor, K: Tensor, size: int) -> Surfaces:
         """Rasterise the posed body ``vertices`` ``[M, V, 3]`` at ``size`` pixels a side, to which ``K`` ``[3, 3]`` belongs."""
-        triangles, barycentrics, depth = rasterize_mesh(vertices, faces, K, size, size)
+        layers = []
+        for frame in vertices.split(1):
+            breathe()
+            layers.append(rasterize_mesh(frame, faces, K, size, size))
+        triangles, barycentrics, depth = (torch.cat(layer) for layer in zip(*layers, strict=True))
         return cls(vertices, faces, K, triangles, barycentrics, torch.where(triangles < 0, torch.inf, depth))
 
     def __len__(self) -> int:

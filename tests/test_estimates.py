@@ -28,6 +28,8 @@ def test_more_frames_a_finer_preset_and_fewer_cores_take_longer() -> None:
     assert sum(expected_seconds(LEARN, 150, "preview", cores=2).values()) > base
     assert sum(expected_seconds(LEARN, 75, "standard", cores=2).values()) > base
     assert sum(expected_seconds(LEARN, 75, "preview", cores=1).values()) == pytest.approx(2 * base)
+    larger = sum(expected_seconds(LEARN, 75, "preview", cores=2, size=768).values())
+    assert 1.5 * base < larger < 2 * base, "an upright clip to the waist: measured 1.7"
     assert expected_seconds((), 75, "preview") == {}
 
 
