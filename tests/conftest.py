@@ -24,6 +24,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(4, usable_cores())
 
 
+@pytest.fixture(autouse=True)
+def unchanged_priority() -> Iterator[None]:
+    """No test may leave the process with another priority: the tests after it, or all else on the machine, would stand still."""
+    yield
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "a library made this thread a real-time one"
+
+
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A visitor of the page with a folder."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,19 @@ def number_of(frame: np.ndarray) -> int:
     return sum(1 << bit for bit, value in enumerate(centres) if value > 128)
 
 
+@contextmanager
+def _own_priority() -> Iterator[None]:
+    """Afterwards this thread has the priority that it had before: for root SVT-AV1 makes whoever encodes a real-time thread for good.
+
+    Those that it starts later are so too, and such threads that wait for one another in a loop leave no core to those they wait for.
+    """
+    policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, priority)
+
+
 def write_clip(
     path: Path,
     *,
@@ -69,7 +84,8 @@ def write_clip(
     matrix, levels, tag = colour
     if times is None:
         times = [number / float(rate) for number in range(count)]
-    with av.open(str(path), "w", options={"movflags": "+faststart"} if index_first else {}) as output:
+    faststart = {"movflags": "+faststart"} if index_first else {}
+    with _own_priority(), av.open(str(path), "w", options=faststart) as output:
         stream = output.add_stream(codec, rate=rate, options=options or {})
         stream.width, stream.height, stream.pix_fmt = *size, pixel_format
         context = stream.codec_context
