@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .backgrounds import SceneEdit
@@ -20,7 +19,7 @@ from .expression import ExpressionCorrection, ExpressionLoss
 from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
 from .harmonising import harmonise
-from .initialization import gather_colors, make_views
+from .initialization import gather_colors, make_views, neighbours
 from .keyframes import diverse_frames
 from .losses import PerceptualLoss
 from .mattes import crop_landmarks, crops_with_alpha, usable_frames
@@ -29,7 +28,7 @@ from .portrait import Portrait
 from .poses import rest_vertices
 from .progress import Progress
 from .reconstruction import head_centres, inside_frame, preview, to_uint8
-from .regions import REGIONS, soft_regions
+from .regions import HAIR, soft_regions
 from .smirk import at_hand
 from .streaming import aside
 from .surfaces import Surfaces
@@ -102,7 +101,7 @@ class KeyFrames:
     @property
     def hair(self) -> Tensor:
         """Where there is hair ``[M, S, S]``, bool."""
-        return torch.from_numpy(self.labels == REGIONS.index("hair")).to(self.source.device)
+        return torch.from_numpy(self.labels == HAIR).to(self.source.device)
 
 
 @torch.no_grad()
@@ -238,10 +237,8 @@ def recolor(fitted: Fitted, data: TrainingFrames, hair: Tensor) -> None:
     before = avatar.features[:, :3]
     change = colors - before
     if seen.any() and not seen.all():
-        place = torch.cat([avatar(mesh[:1]).means[0] / _NEAR, before / _ALIKE], 1).cpu().numpy()
-        known = seen.cpu().numpy()
-        _, nearest = cKDTree(place[known]).query(place[~known], k=range(1, min(_NEIGHBOURS, int(known.sum())) + 1))
-        change[~seen] = change[seen][torch.as_tensor(nearest, device=change.device)].mean(1)
+        place = torch.cat([avatar(mesh[:1]).means[0] / _NEAR, before / _ALIKE], 1)
+        change[~seen] = change[seen][neighbours(place[seen], place[~seen], _NEIGHBOURS)].mean(1)
     avatar.features[:, :3] = (before + change).clamp(0, 1)
     fitted.renderer.forget()  # its residual belongs to the old look
 

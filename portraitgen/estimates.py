@@ -13,9 +13,8 @@ from pathlib import Path
 from .cores import usable_cores
 from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
 
-_CORES = 2  # that the numbers below were measured on
+_CORES, _SIZE = 2, 512  # that the numbers below were measured on, and the side of the working image in pixels
 _USEFUL_CORES = 8  # more make nothing faster
-_SIZE = 512  # of the working image, in pixels
 # stage: (seconds, seconds per frame, whether the fixed part grows with the preset, whether the frames' part grows with the working image)
 _COSTS = {
     "clip": (1.0, 0.05, False, False),

@@ -124,8 +124,8 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
     """Colour of each Gaussian: mean of the pixels where the views show it, weighted towards the views that face it.
 
     Returns:
-        colours ``[N, 3]`` in [0, 1] (a Gaussian that no view shows takes its nearest seen neighbour's); whether each was seen ``[N]``; and
-        the mean alpha under it ``[N]``, seen or hidden; 1 where every view ends before it.
+        colours ``[N, 3]`` in [0, 1] (a Gaussian that no view shows takes those of well seen ones near it); whether each was seen ``[N]``;
+        and the mean alpha under it ``[N]``, seen or hidden; 1 where every view ends before it.
     """
     size = views.images.shape[-1]
     total = torch.zeros(len(avatar), 3, device=views.images.device)
@@ -141,11 +141,11 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
         column, row = column.clamp(0, size - 1), row.clamp(0, size - 1)
         inside = within & views.inside[row, column]
         lifted = avatar.lifted
-        visible = inside & ((depth < views.depth[view, row, column] + DEPTH_TOLERANCE) & (lifted | (facing > 0)))
+        uncovered = lifted | ((facing > 0) & ~views.fallen[view, row, column])
+        visible = inside & (depth < views.depth[view, row, column] + DEPTH_TOLERANCE) & uncovered
         alpha = views.alphas[view, row, column]
         inside_total += inside
         alpha_total += inside * alpha
-        visible &= lifted | ~views.fallen[view, row, column]
         weight = visible * (alpha > 0.5) * torch.where(lifted, 0.3, facing.clamp_min(0) ** 2 + 1e-3)
         sampled = torch.nn.functional.grid_sample(
             views.images[view : view + 1], (xy / size * 2 - 1)[None, None], mode="bilinear", align_corners=False
@@ -155,20 +155,25 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
     colored = weight_total > 1e-4
     colors = total / weight_total.clamp_min(1e-6)[:, None]
     if colored.any() and not colored.all():
-        rest = avatar(views.mesh[:1]).means[0].cpu().numpy()
+        rest = avatar(views.mesh[:1]).means[0]
         bare = views.under_hair[avatar.texel_faces] & ~avatar.lifted
         sure = weight_total >= _SURE * weight_total[colored].median()
         # A shoulder takes nothing from the hair that falls over it; an ear within it does.
         for unknown, known in ((~colored & bare, sure & ~avatar.lifted), (~colored & ~bare, sure)):
             if known.any() and unknown.any():
-                count = range(1, min(_NEIGHBOURS, int(known.sum())) + 1)
-                nearest = cKDTree(rest[known.cpu().numpy()]).query(rest[unknown.cpu().numpy()], k=count)[1]
-                nearest = torch.as_tensor(nearest, device=colors.device)
+                nearest = neighbours(rest[known], rest[unknown], _NEIGHBOURS)
                 weight = weight_total[known][nearest][..., None]
                 colors[unknown] = (colors[known][nearest] * weight).sum(1) / weight.sum(1)
     # What no view shows of the person may come into the frame in others.
     on_person = torch.where(inside_total > 0, alpha_total / inside_total.clamp_min(1), 1.0)
     return colors, colored, on_person
+
+
+def neighbours(known: Tensor, unknown: Tensor, count: int) -> Tensor:
+    """Indices ``[M, C]`` of those of ``known`` ``[N, D]`` that are nearest to each of ``unknown`` ``[M, D]``; C is ``count``, N at most."""
+    tree = cKDTree(known.cpu().numpy())
+    nearest = tree.query(unknown.cpu().numpy(), k=range(1, min(count, len(known)) + 1))[1]
+    return torch.as_tensor(nearest, device=known.device)
 
 
 def _face_uvs(body: BodyModel) -> Tensor:
@@ -279,10 +284,9 @@ def _hanging_depth(body: BodyModel, mesh: PosedMesh, K: Tensor, size: int) -> Te
 
     Continued from the neck and the shoulders instead, whose silhouettes lie further back, it would stand off like a cape from the side.
     """
-    ears = _labelled(body, ("ears",))
-    sides = (
-        ears if ears.any() else _labelled(body, ("face", "scalp"))
-    )  # SMPL-X tells no ears; its head's halves have them in the middle
+    sides = _labelled(body, ("ears",))
+    if not sides.any():  # on SMPL-X no faces are told to be ears; they are in the middle of the head's halves
+        sides = _labelled(body, ("face", "scalp"))
     xy, depth = project(mesh.vertices[0, body.faces[sides]].mean(1), K)
     right = xy[:, 0] > (xy[:, 0].amin() + xy[:, 0].amax()) / 2
     (start, near), (end, far) = ((float(xy[half, 0].mean()), float(depth[half].mean())) for half in (~right, right))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from .portrait import Portrait
 from .poses import Poses
 from .progress import Progress
 from .rasterization import backend_name
-from .regions import REGIONS
+from .regions import HAIR
 from .renderer import NeuralRenderer
 from .streaming import aside
 from .tracking import Tracking
@@ -113,14 +114,11 @@ def load_training_frames(
 
 
 def load_hair(portrait: Portrait, frames: Tensor) -> Tensor:
-    """Where there is hair in ``frames`` ``[M]`` of the clip at working size: ``[M, S, S]``, bool, on the frames' device."""
-    labels, wanted = {}, set(frames.tolist())
-    for number, label in enumerate(read_gray(portrait.path("regions.mp4"))):
-        if number in wanted:
-            labels[number] = torch.from_numpy(label == REGIONS.index("hair"))
-        if len(labels) == len(wanted):
-            break
-    return torch.stack([labels[number] for number in frames.tolist()]).to(frames.device)
+    """Where there is hair in ``frames`` (sorted indices ``[M]``) of the clip: ``[M, S, S]``, bool, on the frames' device."""
+    labels = islice(read_gray(portrait.path("regions.mp4")), int(frames[-1]) + 1)
+    wanted = set(frames.tolist())
+    hair = [torch.from_numpy(label == HAIR) for number, label in enumerate(labels) if number in wanted]
+    return torch.stack(hair).to(frames.device)
 
 
 def inside_frame(portrait: Portrait, device: torch.device) -> Tensor:

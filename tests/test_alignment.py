@@ -7,6 +7,7 @@ import threading
 
 import pytest
 import torch
+from threads import torch_threads
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
 from portraitgen.alignment import Alignment, align_frames
@@ -77,15 +78,12 @@ def test_a_wrong_pose_is_found_again(truth: tuple[Fitted, TrainingFrames]) -> No
 
 def test_the_result_does_not_depend_on_the_number_of_threads(truth: tuple[Fitted, TrainingFrames]) -> None:
     original, data = truth
-    results, before = [], torch.get_num_threads()
+    results = []
     for threads in (1, 3):
-        torch.set_num_threads(threads)
-        try:
+        with torch_threads(threads):
             fitted = misplaced(original)
             for _ in align_frames(fitted, data, data.pictures(range(FRAMES)), 2, seed=0):
                 pass
-        finally:
-            torch.set_num_threads(before)
         results.append(fitted.poses.nodes.clone())
     torch.testing.assert_close(*results, atol=1e-5, rtol=0)
 

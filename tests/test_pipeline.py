@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from threads import torch_threads
 
 from portraitgen import editing, pipeline, reconstruction
 from portraitgen.clip import ClipInfo, probe, read_frames, read_gray, write_video
@@ -237,14 +237,11 @@ def test_an_edit_stopped_anywhere_leaves_nothing_half_written(
 
 
 def test_same_seed_same_avatar(tmp_path: Path) -> None:
-    files, threads = [], torch.get_num_threads()
-    torch.set_num_threads(2)  # on one, a race could not be seen
-    try:
-        for name in ("a", "b"):
+    files = []
+    for name in ("a", "b"):
+        with torch_threads(2):  # on one, a race could not be seen
             list(pipeline.reconstruct(CLIP, tmp_path / name, max_seconds=0.2, seed=3))
-            files.append((tmp_path / name / "avatar.safetensors").read_bytes())
-    finally:
-        torch.set_num_threads(threads)
+        files.append((tmp_path / name / "avatar.safetensors").read_bytes())
     assert files[0] == files[1]
 
 
