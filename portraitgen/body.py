@@ -181,6 +181,11 @@ class BodyModel(Protocol):
     def subset(self, vertex_ids: Tensor) -> PosedVertices: ...
 
 
+def labelled(labels: Tensor, *names: str) -> Tensor:
+    """Which of ``labels`` (indices into :data:`LABELS`, any shape) are one of ``names``: bool, the same shape."""
+    return torch.isin(labels, torch.tensor([LABELS.index(name) for name in names], device=labels.device))
+
+
 def axis_angle_to_matrix(rotations: Tensor) -> Tensor:
     """Rotation matrices [..., 3, 3] of axis-angle vectors [..., 3]; smooth at zero."""
     squared = (rotations * rotations).sum(-1)[..., None, None]
@@ -344,8 +349,7 @@ class SkinnedBody:
 
     def faces_labelled(self, *labels: str) -> Tensor:
         """Mask [F] of the faces that carry one of these labels."""
-        wanted = torch.tensor([LABELS.index(label) for label in labels], device=self.face_labels.device)
-        return torch.isin(self.face_labels, wanted)
+        return labelled(self.face_labels, *labels)
 
     def part_lips(self, params: BodyParameters) -> None:
         """Open the mouth of all frames by a few millimetres, in place."""

@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .avatar import Avatar, Texels, on_surface, sample_texels, triangle_frames
-from .body import LABELS, BodyModel
+from .body import BodyModel, labelled
 from .frames import TrainingFrames
 from .mesh import rasterize_mesh
 from .poses import PosedMesh
@@ -37,7 +37,11 @@ _BEHIND = 0.006  # metres that lifted pixels lie behind the surface that they co
 _BEFORE = 0.008  # metres that hair lies before the surface that it falls over
 _NEIGHBOURS = 24  # that tell a Gaussian's colour which no view shows
 _SURE = 0.3  # of the median weight: Gaussians seen less say nothing of their neighbours
+_THROUGH = 0.2  # how much the distance through the body counts: a back is clothed as the front before it
+_RIM = 0.02  # of the picture's side, around hair
 _UNDER_HAIR = ("neck", "torso", "arms")  # what long hair falls over
+_BARE = 0.1  # of an ear's pixels: one that shows less lies within the hair
+_BARE_OTHER = 0.5  # the same of the other ear, for one that no view shows
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Views:
         K: ``[3, 3]``.
         inside: pixels that show the clip's frames ``[S, S]``, bool; ``alphas`` are 0 in the others.
         hair: pixels of hair ``[M, S, S]``, bool; none if nothing is known of it.
-        under_hair: faces that long hair falls over ``[F]``, bool.
+        labels: of the mesh's faces ``[F]``, indices into :data:`body.LABELS`.
+        within_hair: faces of ears that lie within the hair ``[F]``, bool.
     """
 
     mesh: PosedMesh
@@ -64,12 +69,21 @@ class Views:
     K: Tensor
     inside: Tensor
     hair: Tensor
-    under_hair: Tensor
+    labels: Tensor
+    within_hair: Tensor
 
     @cached_property
     def fallen(self) -> Tensor:
-        """Pixels of hair before neck, torso and arms ``[M, S, S]``, bool."""
-        return self.hair & (self.triangles >= 0) & self.under_hair[self.triangles]
+        """Pixels of hair before neck, torso and arms and of all that shows before ears within it ``[M, S, S]``, bool."""
+        return (self.triangles >= 0) & (
+            (self.hair & labelled(self.labels, *_UNDER_HAIR)[self.triangles]) | self.within_hair[self.triangles]
+        )
+
+    @cached_property
+    def clear(self) -> Tensor:
+        """Pixels well away from hair, its strands and its shadow ``[M, S, S]``, bool."""
+        rim = round(_RIM * self.hair.shape[-1])
+        return torch.nn.functional.max_pool2d(self.hair[:, None].float(), 2 * rim + 1, 1, rim)[:, 0] == 0
 
 
 def make_views(
@@ -77,14 +91,15 @@ def make_views(
 ) -> Views:
     """Views of the M frames in ``data`` with their posed meshes, their ``gain`` ``[M, 3]`` taken off; ``hair`` ``[M, S, S]`` if known."""
     size = data.size
-    triangles, _, depth = rasterize_mesh(mesh.vertices, body.faces, data.K, size, size)
-    depth = torch.where(triangles < 0, torch.inf, depth)
     images = data.images.float() / 255 / gain[..., None, None]
     alphas = data.alphas[:, 0].float() / 255 * data.inside
     if hair is None:
         hair = torch.zeros_like(alphas, dtype=torch.bool)
-    under_hair = _labelled(body, _UNDER_HAIR)
-    return Views(mesh, triangles.long(), depth, images, alphas, data.K, data.inside[0], hair, under_hair)
+    triangles, _, depth = rasterize_mesh(mesh.vertices, body.faces, data.K, size, size)
+    within_hair = _ears_within_hair(body, mesh, data.K, triangles.long(), hair, alphas > 0.5)
+    depth = torch.where(triangles < 0, torch.inf, depth)
+    labels = body.face_labels.to(depth.device)
+    return Views(mesh, triangles.long(), depth, images, alphas, data.K, data.inside[0], hair, labels, within_hair)
 
 
 def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +144,9 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
     """
     size = views.images.shape[-1]
     total = torch.zeros(len(avatar), 3, device=views.images.device)
-    alpha_total, weight_total, inside_total = (torch.zeros(len(avatar), device=total.device) for _ in range(3))
+    alpha_total, weight_total, hair_total, clear_total, inside_total = (
+        torch.zeros(len(avatar), device=total.device) for _ in range(5)
+    )
     for view in range(len(views.mesh)):
         breathe()
         mesh = views.mesh[view : view + 1]
@@ -152,16 +169,31 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
         )[0, :, 0].T
         total += weight[:, None] * sampled
         weight_total += weight
+        hair_total += weight * views.hair[view, row, column]
+        clear_total += weight * views.clear[view, row, column]
     colored = weight_total > 1e-4
     colors = total / weight_total.clamp_min(1e-6)[:, None]
     if colored.any() and not colored.all():
-        rest = avatar(views.mesh[:1]).means[0]
-        bare = views.under_hair[avatar.texel_faces] & ~avatar.lifted
         sure = weight_total >= _SURE * weight_total[colored].median()
-        # A shoulder takes nothing from the hair that falls over it; an ear within it does.
-        for unknown, known in ((~colored & bare, sure & ~avatar.lifted), (~colored & ~bare, sure)):
-            if known.any() and unknown.any():
-                nearest = neighbours(rest[known], rest[unknown], _NEIGHBOURS)
+        hair, clear = (part > 0.5 * weight_total for part in (hair_total, clear_total))
+        points = avatar(views.mesh[:1]).means[0]
+        labels = views.labels[avatar.texel_faces]
+        scalp, neck, torso = labelled(labels, "scalp"), labelled(labels, "neck"), labelled(labels, "torso", "arms")
+        # The scalp takes the colours of hair, neck and torso those of their own without the hair that falls over them; all else, as an
+        # ear within hair, those of whatever is near.
+        rules = (
+            (scalp, hair, 1.0),
+            (neck, neck & clear, 1.0),
+            (torso, torso & clear, _THROUGH),
+            (~(scalp | neck | torso), sure, 1.0),
+        )
+        for unknown, known, through in rules:
+            unknown, known = unknown & ~colored, known & sure
+            if known.sum() < _NEIGHBOURS:
+                known = sure
+            if unknown.any():
+                places = points * points.new_tensor([1.0, 1.0, through])
+                nearest = neighbours(places[known], places[unknown], _NEIGHBOURS)
                 weight = weight_total[known][nearest][..., None]
                 colors[unknown] = (colors[known][nearest] * weight).sum(1) / weight.sum(1)
     # What no view shows of the person may come into the frame in others.
@@ -186,7 +218,7 @@ def _face_spacing(body: BodyModel, views: Views, wanted: float) -> Tensor:
     seen = torch.zeros(len(body.faces) + 1, dtype=torch.bool, device=views.images.device)
     seen[views.triangles.unique()] = True  # -1, no triangle, falls on the last, spare entry
     nearly = torch.zeros_like(seen[:-1])
-    solid = _labelled(body, _SOLID_LABELS)
+    solid = labelled(body.face_labels, *_SOLID_LABELS)
     for view in range(len(views.mesh)):
         breathe()
         vertices = views.mesh[view : view + 1].vertices
@@ -197,12 +229,8 @@ def _face_spacing(body: BodyModel, views: Views, wanted: float) -> Tensor:
         facing = -(normals * torch.nn.functional.normalize(centres, dim=-1)).sum(-1)
         nearly |= inside & ((facing > _FACING_NEAR) | solid)
     spacing = torch.where(seen[:-1], wanted, torch.where(nearly, _UNSEEN * wanted, 0.0))
-    return torch.where(_labelled(body, _FINE_LABELS) & seen[:-1], _FINE * wanted, spacing)
-
-
-def _labelled(body: BodyModel, labels: tuple[str, ...]) -> Tensor:
-    """Which faces carry one of ``labels`` ``[F]``."""
-    return torch.tensor([label in labels for label in LABELS], device=body.face_labels.device)[body.face_labels]
+    spacing[views.within_hair] = 0
+    return torch.where(labelled(body.face_labels, *_FINE_LABELS) & seen[:-1], _FINE * wanted, spacing)
 
 
 def _undercoat(body: BodyModel, views: Views, laid: Tensor, wanted: float) -> Texels:
@@ -211,7 +239,7 @@ def _undercoat(body: BodyModel, views: Views, laid: Tensor, wanted: float) -> Te
     Seen from where the clip never looks, the surface's small Gaussians stand apart; what shows between them is then the same colour and not
     what lies behind the person.
     """
-    spacing = torch.where(laid & _labelled(body, _SOLID_LABELS), _UNSEEN * wanted, 0.0)
+    spacing = torch.where(laid & labelled(body.face_labels, *_SOLID_LABELS), _UNSEEN * wanted, 0.0)
     texels = sample_texels(views.mesh.skinned[0].cpu(), body.faces.cpu(), _face_uvs(body), spacing.cpu())
     return _to(texels, views.images.device)
 
@@ -284,13 +312,43 @@ def _hanging_depth(body: BodyModel, mesh: PosedMesh, K: Tensor, size: int) -> Te
 
     Continued from the neck and the shoulders instead, whose silhouettes lie further back, it would stand off like a cape from the side.
     """
-    sides = _labelled(body, ("ears",))
-    if not sides.any():  # on SMPL-X no faces are told to be ears; they are in the middle of the head's halves
-        sides = _labelled(body, ("face", "scalp"))
-    xy, depth = project(mesh.vertices[0, body.faces[sides]].mean(1), K)
-    right = xy[:, 0] > (xy[:, 0].amin() + xy[:, 0].amax()) / 2
-    (start, near), (end, far) = ((float(xy[half, 0].mean()), float(depth[half].mean())) for half in (~right, right))
+    xy, depth = project(mesh.vertices[0, body.faces].mean(1), K)
+    sides = _head_sides(body, xy)
+    (start, near), (end, far) = ((float(xy[side, 0].mean()), float(depth[side].mean())) for side in sides)
     return torch.as_tensor(np.interp(np.arange(size) + 0.5, (start, end), (near, far)), device=K.device)
+
+
+def _head_sides(body: BodyModel, xy: Tensor) -> tuple[Tensor, Tensor]:
+    """Faces of the ears on the picture's left and on its right, each ``[F]``, bool; ``xy`` ``[F, 2]`` are the pixels of faces' centres."""
+    both = labelled(body.face_labels, "ears")
+    if not both.any():  # on SMPL-X no faces are told to be ears; they are in the middle of the head's halves
+        both = labelled(body.face_labels, "face", "scalp")
+    right = xy[:, 0] > (xy[both, 0].amin() + xy[both, 0].amax()) / 2
+    return both & ~right, both & right
+
+
+def _ears_within_hair(
+    body: BodyModel, mesh: PosedMesh, K: Tensor, triangles: Tensor, hair: Tensor, person: Tensor
+) -> Tensor:
+    """Faces of the ears ``[F]`` that all of M frames hide in hair, from which they would stick out when seen from the side.
+
+    Args:
+        mesh: of the M frames.
+        K: ``[3, 3]``.
+        triangles: index of the triangle at each pixel ``[M, S, S]``, -1 where there is none.
+        hair: pixels of hair ``[M, S, S]``, bool.
+        person: pixels of the person ``[M, S, S]``, bool.
+    """
+    person = person & (triangles >= 0)
+    shown, bare = (torch.bincount(triangles[pixels], minlength=len(body.faces)) for pixels in (person, person & ~hair))
+    xy, _ = project(mesh.vertices[0, body.faces].mean(1), K)
+    left, right = _head_sides(body, xy)
+    ears, within = labelled(body.face_labels, "ears"), torch.zeros(len(body.faces), dtype=torch.bool, device=xy.device)
+    for side, other in ((left & ears, right & ears), (right & ears, left & ears)):
+        seen, share = (side, _BARE) if shown[side].any() else (other, _BARE_OTHER)
+        hidden = bare[seen].sum() < share * shown[seen].sum()
+        within |= side & hidden
+    return within
 
 
 def _positions(body: BodyModel, mesh: PosedMesh, texels: Texels, offsets: Tensor) -> Tensor:

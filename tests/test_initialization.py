@@ -8,6 +8,7 @@ import pytest
 import torch
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
+from portraitgen.body import LABELS
 from portraitgen.fitting import Fitted
 from portraitgen.frames import TrainingFrames
 from portraitgen.initialization import Views, build_avatar, gather_colors, make_views, project
@@ -95,7 +96,7 @@ def test_hair_is_a_layer_of_its_own_before_what_it_falls_over(scene: tuple[ToyBo
     red, grey = torch.tensor([200, 20, 20]), torch.tensor([128, 128, 128])
     images = torch.where(hair[:, None], red.view(3, 1, 1), grey.view(3, 1, 1)).byte()
     views = make_views(mesh, body, data.replaced(images), torch.ones(FRAMES, 3), hair)
-    views = dataclasses.replace(views, under_hair=torch.ones(len(body.faces), dtype=torch.bool))
+    views = dataclasses.replace(views, labels=torch.full_like(views.labels, LABELS.index("torso")))
     avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
     assert avatar.lifted.sum() > 80
     red_lifted, green_lifted, _ = avatar.features[avatar.lifted, :3].median(0).values
@@ -105,6 +106,71 @@ def test_hair_is_a_layer_of_its_own_before_what_it_falls_over(scene: tuple[ToyBo
     picture, _ = rendered(body, avatar, data)
     inner = torch.nn.functional.avg_pool2d(hair[:, None].float(), 9, 1, 4) > 0.999
     assert (picture[:, :1] - picture[:, 1:2])[inner].mean() > 0.4, "and the hair covers it"
+
+
+@pytest.mark.parametrize(
+    ("label", "hair_columns", "expected"),
+    [
+        ("scalp", SIZE // 2, "red"),  # hair on the left half only: the back of the head is hair as well
+        ("torso", 0, "blue"),  # the back as the front before it, not as the nearer sides
+    ],
+)
+def test_what_no_frame_shows_takes_the_colours_that_belong_there(
+    scene: tuple[ToyBody, TrainingFrames, PosedMesh], label: str, hair_columns: int, expected: str
+) -> None:
+    body, data, mesh = scene
+    column = torch.arange(SIZE)
+    hair = (column < hair_columns).expand(FRAMES, SIZE, SIZE)
+    red = hair if hair_columns else ((column - SIZE / 2).abs() > SIZE / 6).expand(FRAMES, SIZE, SIZE)
+    colours = torch.tensor([[20, 20, 200], [200, 20, 20]])
+    images = colours[red.long()].permute(0, 3, 1, 2).byte()
+    views = make_views(mesh, body, data.replaced(images), torch.ones(FRAMES, 3), hair)
+    views = dataclasses.replace(views, labels=torch.full_like(views.labels, LABELS.index(label)))
+    avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
+    means = avatar(mesh[:1]).means[0]
+    back = (means[:, 2] > 0.57) & (means[:, 0].abs() < 0.02) & ~avatar.lifted
+    assert back.sum() > 20
+    found = avatar.features[back, :3].mean(0)
+    assert found[0 if expected == "red" else 2] > 0.7
+    assert found[2 if expected == "red" else 0] < 0.2
+
+
+@pytest.mark.parametrize(
+    ("yaw", "hidden_share", "expected"),
+    [
+        (0.0, 0.0, (False, False)),
+        (0.0, 1.0, (True, False)),
+        (0.0, 0.5, (False, False)),
+        (-0.9, 0.8, (False, True)),  # the right ear is out of sight: what shows of the left one tells
+        (-0.9, 0.2, (False, False)),
+    ],
+)
+def test_ears_within_hair_are_left_out(yaw: float, hidden_share: float, expected: tuple[bool, bool]) -> None:
+    body, K = ToyBody(), toy_intrinsics(SIZE)
+    x, _, z = body.template[body.faces].mean(1).T
+    ears = (x < -0.06) & (z < 0), (x > 0.06) & (z < 0)
+    body.face_labels[ears[0] | ears[1]] = LABELS.index("ears")
+    parameters = toy_parameters(1)
+    parameters.global_rotation[:, 1] = yaw
+    vertices = body.vertices(parameters)
+    image, mask = painted(body, vertices, K)
+    triangles, _, _ = rasterize_mesh(vertices, body.faces, K, SIZE, SIZE)
+    shown = (triangles >= 0) & ears[0][triangles.long()]
+    rows = shown[0].nonzero()[:, 0]
+    hair = shown & (torch.arange(SIZE)[:, None] < rows.float().quantile(hidden_share) + float(hidden_share == 1))
+    data = TrainingFrames(
+        torch.arange(1),
+        (image * 255).byte(),
+        (mask * 255).byte()[:, None],
+        K,
+        torch.full((1, 2), SIZE / 2),
+        torch.ones(1, SIZE, SIZE, dtype=torch.bool),
+    )
+    views = make_views(PosedMesh(vertices, torch.zeros_like(vertices)), body, data, torch.ones(1, 3), hair)
+    assert tuple(bool(views.within_hair[ear].all()) for ear in ears) == expected
+    assert tuple(bool(views.within_hair[ear].any()) for ear in ears) == expected
+    avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
+    assert not views.within_hair[avatar.texel_faces[~avatar.lifted]].any()
 
 
 @pytest.mark.parametrize("yaw", [-1.2, 0.8, 2.5])
