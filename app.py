@@ -183,7 +183,7 @@ def build() -> gr.Blocks:
                 about = gr.HTML(note(CLIP_HINT), padding=False, elem_id="about", elem_classes="note")
                 look = gr.Image(label=LOOK_LABEL, interactive=False, height=220, elem_id="look", buttons=[])
                 with gr.Row():
-                    start = gr.Slider(0, MAX_START, 0, step=0.1, label=START, min_width=240)
+                    start = gr.Slider(0, MAX_START, 0, step=0.1, label=START, min_width=240, interactive=False)
                     max_seconds = gr.Slider(1, MAX_SECONDS, PAGE_SECONDS, step=1, label=SECONDS, min_width=240)
                 here = gr.Button(START_HERE, size="sm")
                 with gr.Column(visible=bool(stored_examples()), elem_id="shelf"):
@@ -298,7 +298,9 @@ def build() -> gr.Blocks:
         demo.load(lambda: [gr.Dropdown(handlers.engines(kind)) for kind in KINDS], None, offered, queue=False, **QUIET)
         # One after the other, so that what was asked last is answered last.
         now: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_id": "look", "concurrency_limit": 1, **QUIET}
-        clip.change(handlers.look_anew, [clip, max_seconds, preset, session], [about, look, start], **now)
+        clip.change(
+            handlers.look_anew, [clip, max_seconds, preset, session], [about, look, start, max_seconds, preset], **now
+        )
         moved = here.click(None, None, start, js="() => portraitgen.moment('clip')", api_visibility="private")
         for trigger in (start.release, max_seconds.release, preset.input, moved.then):
             trigger(handlers.look_at, [clip, start, max_seconds, preset, session], [about, look], **now)

@@ -32,6 +32,7 @@ from portraitgen.sessions import (
     Session,
     finish_edit,
     history,
+    learned_before,
     make_export,
     make_job,
     open_session,
@@ -206,17 +207,29 @@ def export(what: str, mark: bool, session: Session) -> Iterator[tuple[Any, ...]]
 
 
 def look_anew(clip: str | None, max_seconds: float, preset: str, session: Session) -> Iterator[tuple[Any, ...]]:
-    """`look_at` another clip, from its beginning: with the slider for where it starts, which reaches to its end."""
+    """`look_at` another clip: from its beginning, or as this visitor had it learned before, which then is not done again.
+
+    Besides what `look_at` yields, the values of ``start``, which reaches to the clip's end, ``max_seconds`` and ``preset``.
+    """
     from portraitgen.clip import stated_seconds
 
     end = 0.0
     with contextlib.suppress(InputError):  # which `look_at` is about to say
         end = stated_seconds(clip) if clip else 0.0
     last = min(end - 0.1, MAX_START) if end else MAX_START
-    slider: Any = gr.Slider(value=0, maximum=max(0.1, math.floor(last * 10) / 10))
-    for facts, picture in look_at(clip, 0.0, max_seconds, preset, session):
-        yield facts, picture, slider
-        slider = gr.skip()  # the visitor may have moved it since
+    before = learned_before(session or Session(), Path(clip)) if end and clip else None
+    preset, start, max_seconds = before or (preset, 0.0, max_seconds)
+    reach = max(0.1, math.floor(last * 10) / 10)
+    choice: tuple[Any, ...] = (
+        gr.Slider(value=round(start, 1), maximum=reach, interactive=bool(end)),
+        gr.skip(),
+        gr.skip(),
+    )
+    if before:
+        choice = (choice[0], max_seconds, preset)
+    for facts, picture in look_at(clip, start, max_seconds, preset, session):
+        yield facts, picture, *choice
+        choice = (gr.skip(),) * 3  # the visitor may have moved them since
 
 
 def look_at(

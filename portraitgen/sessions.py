@@ -211,6 +211,17 @@ def make_job(
     return Job(Path(clip), portrait, preset, float(max_seconds), frame_count=info.frame_count, start=info.start)
 
 
+def learned_before(session: Session, clip: Path) -> tuple[str, float, float] | None:
+    """Preset, start and length with which this visitor had a clip learned last, or None if they never had."""
+    from .portrait import file_sha256
+
+    folders = list(Path(session.folder).glob(f"{file_sha256(clip)[:16]}-*")) if session.folder else []
+    if not folders:
+        return None
+    _, preset, start, max_seconds = max(folders, key=lambda folder: folder.stat().st_mtime).name.split("-")
+    return preset, float(start), float(max_seconds)
+
+
 def make_edit(
     job: Job,
     session: Session,

@@ -23,7 +23,7 @@ from serving import Page, write_clip
 import app
 import page_endpoints
 import page_handlers
-from portraitgen import sessions, wording
+from portraitgen import limits, sessions, wording
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 
@@ -292,6 +292,24 @@ def test_an_earlier_result_is_shown_again_and_gone_on_from(page: Page) -> None:
     assert wording.RESTORED in status
     picked = page_handlers.pick(session, types.SimpleNamespace(index=0))  # type: ignore[arg-type]
     assert picked[:2] == (replace(session, edited=rows[0].portrait), rows[0].clip)
+
+
+def test_a_clip_that_was_learned_before_is_looked_at_as_it_was_learned(own: sessions.Session, tmp_path: Path) -> None:
+    clip = str(write_clip(tmp_path / "clip.mp4"))
+    _, _, start, *others = next(page_handlers.look_anew(clip, 10, "preview", own))
+    assert (start.value, start.interactive) == (0, True)
+    assert all("value" not in choice for choice in others), "what the visitor has set stays"
+    reach = start.maximum
+    assert 0.1 <= reach < limits.MAX_START
+    job = sessions.make_job(clip, "standard", round(reach / 2, 1), 4, own)
+    job.portrait.mkdir()
+    _, _, start, seconds, preset = next(page_handlers.look_anew(clip, 10, "preview", own))
+    assert (start.value, start.maximum, seconds, preset) == (round(reach / 2, 1), reach, 4, "standard")
+    assert sessions.make_job(clip, preset, start.value, seconds, own).portrait == job.portrait, (
+        "it is not learned again"
+    )
+    _, _, start, *_ = next(page_handlers.look_anew(None, 10, "preview", own))
+    assert (start.value, start.interactive) == (0, False), "without a clip there is nothing to begin in"
 
 
 def test_stored_examples_need_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
