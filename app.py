@@ -181,7 +181,7 @@ def build() -> gr.Blocks:
                 gr.Markdown(CONSENT, elem_id="consent")
                 clip = gr.Video(label="Clip", sources=["upload", "webcam"], height=320, elem_id="clip", buttons=[])
                 about = gr.HTML(note(CLIP_HINT), padding=False, elem_id="about", elem_classes="note")
-                look = gr.Image(label=LOOK_LABEL, interactive=False, height=220, elem_id="look", buttons=[])
+                look = gr.Image(label=LOOK_LABEL, interactive=False, height=250, elem_id="look", buttons=[])
                 with gr.Row():
                     start = gr.Slider(0, MAX_START, 0, step=0.1, label=START, min_width=240, interactive=False)
                     max_seconds = gr.Slider(1, MAX_SECONDS, PAGE_SECONDS, step=1, label=SECONDS, min_width=240)
@@ -218,7 +218,7 @@ def build() -> gr.Blocks:
                 gr.Markdown(HEADINGS[2])
                 status = gr.HTML("", padding=False, elem_id="status", elem_classes="note")
                 preview = gr.Image(
-                    label="Work in progress", interactive=False, height=320, elem_id="preview", buttons=[]
+                    label="Work in progress", interactive=False, height=350, elem_id="preview", buttons=[]
                 )
                 player = gr.HTML(EMPTY, padding=False, elem_id="player")
                 result = gr.Video(interactive=False, visible="hidden", elem_id="result")
