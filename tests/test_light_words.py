@@ -58,7 +58,7 @@ PHRASES = [
     ("side light", "white from the left", False),
     ("top light", "white from above", False),
     ("uplight", "white from below", False),
-    ("dawn", "warm from the left; blue from behind on the right", True),
+    ("dawn", "warm from the left; cool from behind on the right", True),
     ("noon", "white from above", True),
     ("golden hour", "orange from the left; orange from behind on the right", True),
     ("sunset", "orange from the left; orange from behind on the right", True),

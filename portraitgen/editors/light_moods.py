@@ -37,7 +37,7 @@ class Mood(NamedTuple):
 
 MOODS: Mapping[str, Mood] = {
     "dawn": Mood("dawn|sunrise|daybreak|early morning|morning light|morning", (((-70, 8), 3300, 0.95, 0.45),
-        ((110, 30), "#8fb0ff", 0.25, 0.8)), (7600, 0.26), (0.76, 0.64, 0.62), kind="time"),
+        ((110, 30), "#c3d0f2", 0.22, 0.8)), (5800, 0.26), (0.78, 0.68, 0.62), kind="time"),
     "noon": Mood("noon|midday|high noon|noon sun", (((15, 62), 5500, 1.30, 0.15),), (7500, 0.32), (1.10, 1.08, 1.0), 1.05,
         "time"),
     "sunny day": Mood("sunny|sunny day|sunlight|sunshine|daylight|bright day|direct sun|sun light|sun|summer", (((-40, 45),
