@@ -174,31 +174,47 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
     colored = weight_total > 1e-4
     colors = total / weight_total.clamp_min(1e-6)[:, None]
     if colored.any() and not colored.all():
-        sure = weight_total >= _SURE * weight_total[colored].median()
+        points, labels = avatar(views.mesh[:1]).means[0], views.labels[avatar.texel_faces]
         hair, clear = (part > 0.5 * weight_total for part in (hair_total, clear_total))
-        points = avatar(views.mesh[:1]).means[0]
-        labels = views.labels[avatar.texel_faces]
-        scalp, neck, torso = labelled(labels, "scalp"), labelled(labels, "neck"), labelled(labels, "torso", "arms")
-        # The scalp takes the colours of hair, neck and torso those of their own without the hair that falls over them; all else, as an
-        # ear within hair, those of whatever is near.
-        rules = (
-            (scalp, hair, 1.0),
-            (neck, neck & clear, 1.0),
-            (torso, torso & clear, _THROUGH),
-            (~(scalp | neck | torso), sure, 1.0),
-        )
-        for unknown, known, through in rules:
-            unknown, known = unknown & ~colored, known & sure
-            if known.sum() < _NEIGHBOURS:
-                known = sure
-            if unknown.any():
-                places = points * points.new_tensor([1.0, 1.0, through])
-                nearest = neighbours(places[known], places[unknown], _NEIGHBOURS)
-                weight = weight_total[known][nearest][..., None]
-                colors[unknown] = (colors[known][nearest] * weight).sum(1) / weight.sum(1)
+        _color_unseen(colors, colored, weight_total, points, labels, hair, clear)
     # What no view shows of the person may come into the frame in others.
     on_person = torch.where(inside_total > 0, alpha_total / inside_total.clamp_min(1), 1.0)
     return colors, colored, on_person
+
+
+def _color_unseen(
+    colors: Tensor, seen: Tensor, weights: Tensor, points: Tensor, labels: Tensor, hair: Tensor, clear: Tensor
+) -> None:
+    """Give what no view shows the colours of well seen Gaussians near it that are of its kind, in place.
+
+    The scalp takes those of hair, neck and torso those of their own without the hair that falls over them; all else, as an ear within hair,
+    those of whatever is near.
+
+    Args:
+        colors: ``[N, 3]``.
+        seen: which are known ``[N]``, bool.
+        weights: how well each was seen ``[N]``.
+        points: where each is ``[N, 3]``, metres.
+        labels: of the faces that each is bound to ``[N]``, indices into :data:`body.LABELS`.
+        hair, clear: which were seen as hair, and which well away from hair ``[N]``, bool.
+    """
+    sure = weights >= _SURE * weights[seen].median()
+    scalp, neck, torso = labelled(labels, "scalp"), labelled(labels, "neck"), labelled(labels, "torso", "arms")
+    rest = ~(scalp | neck | torso)
+    for part, kin, through in (
+        (scalp, hair, 1.0),
+        (neck, neck & clear, 1.0),
+        (torso, torso & clear, _THROUGH),
+        (rest, sure, 1.0),
+    ):
+        unknown, known = part & ~seen, kin & sure
+        if known.sum() < _NEIGHBOURS:
+            known = sure
+        if unknown.any():
+            places = points * points.new_tensor([1.0, 1.0, through])
+            nearest = neighbours(places[known], places[unknown], _NEIGHBOURS)
+            weight = weights[known][nearest][..., None]
+            colors[unknown] = (colors[known][nearest] * weight).sum(1) / weight.sum(1)
 
 
 def neighbours(known: Tensor, unknown: Tensor, count: int) -> Tensor:
