@@ -329,16 +329,14 @@ def _hanging_depth(body: BodyModel, mesh: PosedMesh, K: Tensor, size: int) -> Te
     Continued from the neck and the shoulders instead, whose silhouettes lie further back, it would stand off like a cape from the side.
     """
     xy, depth = project(mesh.vertices[0, body.faces].mean(1), K)
-    sides = _head_sides(body, xy)
-    (start, near), (end, far) = ((float(xy[side, 0].mean()), float(depth[side].mean())) for side in sides)
+    ears = _ears(body, xy)
+    (start, near), (end, far) = ((float(xy[ear, 0].mean()), float(depth[ear].mean())) for ear in ears)
     return torch.as_tensor(np.interp(np.arange(size) + 0.5, (start, end), (near, far)), device=K.device)
 
 
-def _head_sides(body: BodyModel, xy: Tensor) -> tuple[Tensor, Tensor]:
-    """Faces of the ears on the picture's left and on its right, each ``[F]``, bool; ``xy`` ``[F, 2]`` are the pixels of faces' centres."""
+def _ears(body: BodyModel, xy: Tensor) -> tuple[Tensor, Tensor]:
+    """Faces of the ear on the picture's left and of the one on its right, each ``[F]``, bool; ``xy`` ``[F, 2]`` are their centres."""
     both = labelled(body.face_labels, "ears")
-    if not both.any():  # on SMPL-X no faces are told to be ears; they are in the middle of the head's halves
-        both = labelled(body.face_labels, "face", "scalp")
     right = xy[:, 0] > (xy[both, 0].amin() + xy[both, 0].amax()) / 2
     return both & ~right, both & right
 
@@ -358,12 +356,11 @@ def _ears_within_hair(
     person = person & (triangles >= 0)
     shown, bare = (torch.bincount(triangles[pixels], minlength=len(body.faces)) for pixels in (person, person & ~hair))
     xy, _ = project(mesh.vertices[0, body.faces].mean(1), K)
-    left, right = _head_sides(body, xy)
-    ears, within = labelled(body.face_labels, "ears"), torch.zeros(len(body.faces), dtype=torch.bool, device=xy.device)
-    for side, other in ((left & ears, right & ears), (right & ears, left & ears)):
-        seen, share = (side, _BARE) if shown[side].any() else (other, _BARE_OTHER)
-        hidden = bare[seen].sum() < share * shown[seen].sum()
-        within |= side & hidden
+    left, right = _ears(body, xy)
+    within = torch.zeros_like(left)
+    for ear, other in ((left, right), (right, left)):
+        seen, share = (ear, _BARE) if shown[ear].any() else (other, _BARE_OTHER)
+        within |= ear & (bare[seen].sum() < share * shown[seen].sum())
     return within
 
 

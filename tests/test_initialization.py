@@ -8,7 +8,7 @@ import pytest
 import torch
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
-from portraitgen.body import LABELS
+from portraitgen.body import LABELS, labelled
 from portraitgen.fitting import Fitted
 from portraitgen.frames import TrainingFrames
 from portraitgen.initialization import Views, build_avatar, gather_colors, make_views, project
@@ -147,9 +147,8 @@ def test_what_no_frame_shows_takes_the_colours_that_belong_there(
 )
 def test_ears_within_hair_are_left_out(yaw: float, hidden_share: float, expected: tuple[bool, bool]) -> None:
     body, K = ToyBody(), toy_intrinsics(SIZE)
-    x, _, z = body.template[body.faces].mean(1).T
-    ears = (x < -0.06) & (z < 0), (x > 0.06) & (z < 0)
-    body.face_labels[ears[0] | ears[1]] = LABELS.index("ears")
+    x = body.template[body.faces].mean(1)[:, 0]
+    ears = tuple(labelled(body.face_labels, "ears") & side for side in (x < 0, x > 0))
     parameters = toy_parameters(1)
     parameters.global_rotation[:, 1] = yaw
     vertices = body.vertices(parameters)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from portraitgen.body import BodyParameters, ExpressionPrior, axis_angle_to_matrix
+from portraitgen.body import LABELS, BodyParameters, ExpressionPrior, axis_angle_to_matrix
 
 
 class ToyBody:
@@ -33,7 +33,9 @@ class ToyBody:
         self.faces = torch.cat([torch.stack([a, b, c], -1).view(-1, 3), torch.stack([b, d, c], -1).view(-1, 3)])
         self.uvs = torch.stack([u, v], -1).view(-1, 2)
         self.face_uvs = self.faces
-        self.face_labels = torch.zeros(len(self.faces), dtype=torch.long)
+        x, _, z = self.template[self.faces].mean(1).T
+        ears = (x.abs() > 0.06) & (z < 0)
+        self.face_labels = torch.where(ears, LABELS.index("ears"), LABELS.index("face"))
 
     def vertices(self, params: BodyParameters, frames: Tensor | None = None) -> Tensor:
         params = params if frames is None else params[frames]
