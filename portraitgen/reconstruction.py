@@ -94,19 +94,19 @@ def load_training_frames(
     portrait: Portrait, tracking: Tracking, frames: Tensor, device: torch.device
 ) -> TrainingFrames:
     """Read ``frames`` (sorted indices ``[M]``) of the clip as foreground colour and alpha at working size."""
-    wanted = set(frames.tolist())
-    images, alphas = [], []
-    for number, (frame, alpha) in enumerate(crops_with_alpha(portrait)):
-        if number in wanted:
-            images.append(torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1))
-            alphas.append(torch.from_numpy(alpha.copy())[None])
-        if len(images) == len(wanted):
-            break
+    place = {frame: row for row, frame in enumerate(frames.tolist())}
+    size = portrait.crop.size
+    images = torch.empty(len(frames), 3, size, size, dtype=torch.uint8)
+    alphas = torch.empty(len(frames), 1, size, size, dtype=torch.uint8)
+    for number, (frame, alpha) in enumerate(islice(crops_with_alpha(portrait), int(frames[-1]) + 1)):
+        if number in place:
+            images[place[number]] = torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1)
+            alphas[place[number], 0] = torch.from_numpy(alpha)
     heads = torch.from_numpy(head_centres(portrait)[frames.numpy()]).float()
     return TrainingFrames(
         frames.to(device),
-        torch.stack(images).to(device),
-        torch.stack(alphas).to(device),
+        images.to(device),
+        alphas.to(device),
         tracking.K.to(device),
         heads,
         inside_frame(portrait, device),
@@ -175,13 +175,16 @@ def reconstruct(
             for done in align_frames(fitted, data, data.pictures(range(len(data))), _ITERATIONS if last else 1, seed):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, again)
-    trim()  # what fitting has freed, else aligning a long clip's other frames comes on top of it
+    data = data.select(
+        torch.tensor([len(data) // 2])
+    )  # to show; the others and what fitting took go before a long clip's rest comes
+    trim()
     rest = sorted(set(range(portrait.clip.frame_count)) - set(trained.tolist()))
-    for done in _align_rest(portrait, fitted, data, rest, seed):
+    for done in _align_rest(portrait, fitted, data, trained, rest, seed):
         message = f"Aligning the frames in between, {done} of {len(rest)}"
         yield Progress("reconstruction", 0.85 + 0.14 * done / len(rest), message)
     save_fitted(portrait, fitted)
-    yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, data, len(data) // 2))
+    yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, data, 0))
 
 
 def _start(body: BodyModel, poses: Poses, views: TrainingFrames, hair: Tensor, config: ReconstructionConfig) -> Fitted:
@@ -195,12 +198,14 @@ def _start(body: BodyModel, poses: Poses, views: TrainingFrames, hair: Tensor, c
     return Fitted(body, avatar, NeuralRenderer(config.channels, config.hidden).to(views.K.device), poses)
 
 
-def _align_rest(portrait: Portrait, fitted: Fitted, data: TrainingFrames, rest: list[int], seed: int) -> Iterator[int]:
-    """Align frames that were not trained on, one by one from the disk; yields how many are done after each."""
+def _align_rest(
+    portrait: Portrait, fitted: Fitted, data: TrainingFrames, trained: Tensor, rest: list[int], seed: int
+) -> Iterator[int]:
+    """Align the frames ``rest`` that were not ``trained`` on, one by one from the disk; yields how many are done after each."""
     if not rest:
         return
     device = data.K.device
-    fitted.poses.interpolate(data.frames, torch.tensor(rest, device=device))
+    fitted.poses.interpolate(trained.to(device), torch.tensor(rest, device=device))
     usable = load_screening(portrait).usable
     wanted = {frame for frame in rest if usable[frame]}
     pictures = (

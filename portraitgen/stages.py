@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError
+from .heap import trim
 from .progress import Progress
 from .storage import explain_os_error
 
@@ -77,7 +78,8 @@ def matting_stage(portrait: Portrait) -> Iterator[Progress]:
 
 
 def timed(portrait: Portrait, stage: str, work: Iterator[Progress]) -> Iterator[Progress]:
-    """Run a stage and enter it, with the seconds it took, in the portrait."""
+    """Run a stage and enter it, with the seconds it took, in the portrait; what it has freed is not kept for the next one."""
     started = time.perf_counter()
     yield from work
     portrait.finish(stage, time.perf_counter() - started)
+    trim()
