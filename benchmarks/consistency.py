@@ -36,7 +36,7 @@ from _report import ROOT, report
 
 sys.path.insert(0, str(ROOT))
 
-from portraitgen import editing, pipeline
+from portraitgen import editing, editors, pipeline
 from portraitgen.clip import read_frames, write_video
 from portraitgen.editors import EditBatch, Editor, EditRequest, load_editor
 from portraitgen.editors.face_aware import edit_face_aware
@@ -92,7 +92,7 @@ def main() -> None:
                 if kind == "style" and options.style:
                     request = EditRequest("style", picture=options.style, engine="builtin")
                 target = Path(folder) / f"{len(rows)}"
-                with mock.patch.object(editing, "load_editor", Wavering.load if kind == "wavering" else load_editor):
+                with mock.patch.object(editors, "load_editor", Wavering.load if kind == "wavering" else load_editor):
                     found = measure(Portrait.load(directory), request, options.preset, target)
                 rows += [{"clip": name, "edit": kind} | row for row in found]
                 ratios = [row["ratio"] for row in rows if row["by"] == "ours"]
@@ -138,7 +138,7 @@ def measure(portrait: Portrait, request: EditRequest, preset: str, folder: Path)
         portrait.directory, ours, request=request, preset=preset, background="original", save=saved, device="cpu"
     ):
         marks[progress.stage] = time.perf_counter() - started
-    editor, steady = editing.load_editor(request, "cpu"), load_editor(request, "cpu")
+    editor, steady = editors.load_editor(request, "cpu"), load_editor(request, "cpu")
     fitted, K = load_fitted(portrait, torch.device("cpu")), tracked_camera(portrait)
     single = encoded(portrait, frame_by_frame(portrait, fitted, K, editor), folder / "single.mp4")
     values = evaluate_edit(portrait, ours)
