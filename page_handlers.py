@@ -220,13 +220,8 @@ def look_anew(clip: str | None, max_seconds: float, preset: str, session: Sessio
     before = learned_before(session or Session(), Path(clip)) if end and clip else None
     preset, start, max_seconds = before or (preset, 0.0, max_seconds)
     reach = max(0.1, math.floor(last * 10) / 10)
-    choice: tuple[Any, ...] = (
-        gr.Slider(value=round(start, 1), maximum=reach, interactive=bool(end)),
-        gr.skip(),
-        gr.skip(),
-    )
-    if before:
-        choice = (choice[0], max_seconds, preset)
+    slider = gr.Slider(value=round(start, 1), maximum=reach, interactive=bool(end))
+    choice: tuple[Any, ...] = (slider, max_seconds, preset) if before else (slider, gr.skip(), gr.skip())
     for facts, picture in look_at(clip, start, max_seconds, preset, session):
         yield facts, picture, *choice
         choice = (gr.skip(),) * 3  # the visitor may have moved them since

@@ -205,7 +205,7 @@ def _color_unseen(
         (scalp, hair, 1.0),
         (neck, neck & clear, 1.0),
         (torso, torso & clear, _THROUGH),
-        (rest, sure, 1.0),
+        (rest, seen, 1.0),
     ):
         unknown, known = part & ~seen, kin & sure
         if known.sum() < _NEIGHBOURS:

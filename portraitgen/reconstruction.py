@@ -175,9 +175,8 @@ def reconstruct(
             for done in align_frames(fitted, data, data.pictures(range(len(data))), _ITERATIONS if last else 1, seed):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, again)
-    data = data.select(
-        torch.tensor([len(data) // 2])
-    )  # to show; the others and what fitting took go before a long clip's rest comes
+    # One frame to show; the others and what fitting took go before a long clip's rest comes.
+    data = data.select(torch.tensor([len(data) // 2]))
     trim()
     rest = sorted(set(range(portrait.clip.frame_count)) - set(trained.tolist()))
     for done in _align_rest(portrait, fitted, data, trained, rest, seed):

@@ -28,20 +28,25 @@ def painted(body: ToyBody, vertices: torch.Tensor, K: torch.Tensor) -> tuple[tor
     return image, (triangles >= 0).float()
 
 
-@pytest.fixture(scope="module")
-def scene() -> tuple[ToyBody, TrainingFrames, PosedMesh]:
-    body, K = ToyBody(), toy_intrinsics(SIZE)
-    vertices = body.vertices(toy_parameters(FRAMES))
+def filmed(body: ToyBody, vertices: torch.Tensor) -> TrainingFrames:
+    """Frames that show the toy as it is posed."""
+    K = toy_intrinsics(SIZE)
     image, mask = painted(body, vertices, K)
-    data = TrainingFrames(
-        torch.arange(FRAMES),
+    return TrainingFrames(
+        torch.arange(len(vertices)),
         (image * 255).byte(),
         (mask * 255).byte()[:, None],
         K,
-        torch.full((FRAMES, 2), SIZE / 2),
+        torch.full((len(vertices), 2), SIZE / 2),
         torch.ones(1, SIZE, SIZE, dtype=torch.bool),
     )
-    return body, data, PosedMesh(vertices, torch.zeros_like(vertices))
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[ToyBody, TrainingFrames, PosedMesh]:
+    body = ToyBody()
+    vertices = body.vertices(toy_parameters(FRAMES))
+    return body, filmed(body, vertices), PosedMesh(vertices, torch.zeros_like(vertices))
 
 
 def rendered(body: ToyBody, avatar, data: TrainingFrames) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[no-untyped-def]
@@ -146,26 +151,18 @@ def test_what_no_frame_shows_takes_the_colours_that_belong_there(
     ],
 )
 def test_ears_within_hair_are_left_out(yaw: float, hidden_share: float, expected: tuple[bool, bool]) -> None:
-    body, K = ToyBody(), toy_intrinsics(SIZE)
+    body = ToyBody()
     x = body.template[body.faces].mean(1)[:, 0]
     ears = tuple(labelled(body.face_labels, "ears") & side for side in (x < 0, x > 0))
     parameters = toy_parameters(1)
     parameters.global_rotation[:, 1] = yaw
     vertices = body.vertices(parameters)
-    image, mask = painted(body, vertices, K)
-    triangles, _, _ = rasterize_mesh(vertices, body.faces, K, SIZE, SIZE)
+    triangles, _, _ = rasterize_mesh(vertices, body.faces, toy_intrinsics(SIZE), SIZE, SIZE)
     shown = (triangles >= 0) & ears[0][triangles.long()]
     rows = shown[0].nonzero()[:, 0]
     hair = shown & (torch.arange(SIZE)[:, None] < rows.float().quantile(hidden_share) + float(hidden_share == 1))
-    data = TrainingFrames(
-        torch.arange(1),
-        (image * 255).byte(),
-        (mask * 255).byte()[:, None],
-        K,
-        torch.full((1, 2), SIZE / 2),
-        torch.ones(1, SIZE, SIZE, dtype=torch.bool),
-    )
-    views = make_views(PosedMesh(vertices, torch.zeros_like(vertices)), body, data, torch.ones(1, 3), hair)
+    mesh = PosedMesh(vertices, torch.zeros_like(vertices))
+    views = make_views(mesh, body, filmed(body, vertices), torch.ones(1, 3), hair)
     assert tuple(bool(views.within_hair[ear].all()) for ear in ears) == expected
     assert tuple(bool(views.within_hair[ear].any()) for ear in ears) == expected
     avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
