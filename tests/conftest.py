@@ -79,7 +79,8 @@ def page(served: Page) -> Page:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """A Chromium without a window."""
-    from browsing import CHROMIUM, FLAGS, playwright_api
+    from browsing import playwright_api
+    from chromium import CHROMIUM, FLAGS
 
     with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
