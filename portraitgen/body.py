@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .streaming import aside
 
 LABELS = (
     "face",
@@ -389,7 +390,7 @@ def load_body(name: str = "anny", device: torch.device | str = "cpu") -> Skinned
         return load_smplx(device)
     if name != "anny":
         raise InputError(f"There is no body model called {name!r}. Use --body anny.")
-    arrays, expression_names, version = _arrays()
+    arrays, expression_names, version = aside(_arrays)
     return AnnyBody({key: value.to(device) for key, value in arrays.items()}, expression_names, version)
 
 

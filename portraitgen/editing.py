@@ -30,7 +30,7 @@ from .progress import Progress
 from .reconstruction import head_centres, inside_frame, preview, to_uint8
 from .regions import HAIR, soft_regions
 from .smirk import at_hand
-from .streaming import aside
+from .streaming import aside, breathe
 from .surfaces import Surfaces
 
 _ROOMY = 16e9  # bytes of a card on which an engine may stay while the avatar is fitted
@@ -139,9 +139,12 @@ def edit_batch(fitted: Fitted, keys: KeyFrames, index: slice, K: Tensor, strengt
     """What the editor sees of the key frames ``index``: source, current render, matte, regions, and what the tracked body knows."""
     surfaces, body = keys.surfaces[index], fitted.body
     nowhere = ~surfaces.inside[:, None]
+    breathe()
+    rendered = _rendered(fitted, keys.frames[index], K, keys.source[index])
+    breathe()
     return EditBatch(
         source=keys.source[index].float() / 255,
-        rendered=_rendered(fitted, keys.frames[index], K, keys.source[index]),
+        rendered=rendered,
         alpha=keys.alphas[index].float() / 255,
         regions=soft_regions(keys.labels[index], keys.alphas[index][:, 0].cpu().numpy()),
         normals=surfaces.normals(),

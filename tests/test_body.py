@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from portraitgen import anny_data
+from portraitgen import body as body_module
 from portraitgen.body import (
     BONE_NAMES,
     JOINT_NAMES,
@@ -19,6 +22,7 @@ from portraitgen.body import (
     matrix_to_axis_angle,
 )
 from portraitgen.errors import InputError
+from portraitgen.streaming import steady
 
 TO_ANNY = torch.tensor([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]], dtype=torch.float64)  # z up, facing -y
 
@@ -237,3 +241,25 @@ def test_cache_is_written_read_and_rebuilt_when_broken(monkeypatch: pytest.Monke
 def test_unknown_body_is_an_input_error() -> None:
     with pytest.raises(InputError, match="no body model called 'robot'"):
         load_body("robot")
+
+
+def test_who_leaves_while_the_body_is_derived_for_the_first_time_need_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    derived, begun, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def arrays() -> None:
+        begun.set()
+        derived.wait(20)
+        ended.set()
+
+    @steady
+    def job() -> Iterator[str]:
+        yield "begun"
+        yield type(load_body()).__name__
+
+    monkeypatch.setattr(body_module, "_arrays", arrays)
+    news = job()
+    assert next(news) == next(news) == "begun"
+    assert begun.wait(60)
+    news.close()  # type: ignore[attr-defined]
+    assert not ended.is_set()
+    derived.set()

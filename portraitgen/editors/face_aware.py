@@ -22,6 +22,7 @@ _FEATHER = 8.0 / 512
 
 def edit_face_aware(editor: Editor, batch: EditBatch) -> Tensor:
     """Edited frames [B, 3, H, W]: whole, with heads that were edited as crops at full resolution, if the editor profits from that."""
+    breathe()
     whole = editor.edit(batch)
     if not editor.face_aware or batch.strength == 0:
         return whole
