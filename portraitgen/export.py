@@ -1,20 +1,28 @@
-"""What a person can take away from a portrait folder besides clips: its Gaussians, views from all sides, the folder itself."""
+"""What a person can take away from a portrait folder besides clips: its Gaussians, views from all sides, the folder itself.
+
+Each says what it is, as the videos do (`provenance`): the PLY in its header's comments, the picture of all sides in its XMP packet, the
+archive in a file of its own.
+"""
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterator
+from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from .errors import InputError
 from .pipeline import resolve_device
 from .portrait import Portrait
 from .progress import Progress
+from .provenance import SOURCE_TYPE, provenance, xmp
 from .reconstruction import load_fitted, to_uint8
 from .rendering import ORBIT_YAW, head_pivot, orbit_viewmats
 from .sessions import VIEWS
@@ -28,6 +36,11 @@ PLY_FIELDS = (
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
     *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
 )
+
+
+def tags_of(portrait: Portrait) -> dict[str, str]:
+    """`provenance` of what is made of a portrait today."""
+    return provenance(portrait.edit_requests(), datetime.now(timezone.utc).date())
 
 
 def write_packed(what: str, directory: Path, output: Path, *, device: str = "auto") -> Iterator[Progress]:
@@ -66,7 +79,10 @@ def write_ply(directory: Path, output: Path, frame: int = 0, *, device: str = "a
         ]
         rows = torch.cat(columns, 1).float().cpu().numpy().astype("<f4")
     yield Progress("export", 0.7, f"Writing {len(rows):,} Gaussians")
-    head = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]
+    tags = tags_of(portrait)
+    head = ["ply", "format binary_little_endian 1.0"]
+    head += [f"comment {tags['comment']}", f"comment {SOURCE_TYPE} {tags[SOURCE_TYPE]}"]
+    head += [f"element vertex {len(rows)}"]
     head += [*(f"property float {name}" for name in PLY_FIELDS), "end_header", ""]
     with replacing(output) as temporary:
         temporary.write_bytes("\n".join(head).encode("ascii") + rows.tobytes())
@@ -92,20 +108,25 @@ def write_views(directory: Path, output: Path, *, count: int, device: str = "aut
         )[0]
         pictures.append(cv2.resize(shown, (VIEW_SIDE, VIEW_SIDE), interpolation=cv2.INTER_AREA))
         yield Progress("render", (number + 1) / count, f"View {number + 1} of {count}", shown)
-    strip = cv2.cvtColor(np.concatenate(pictures, 1), cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    file = io.BytesIO()
+    Image.fromarray(np.concatenate(pictures, 1)).save(file, "JPEG", quality=85, xmp=xmp(tags_of(portrait)))
     with replacing(output) as temporary:
-        temporary.write_bytes(data.tobytes())
+        temporary.write_bytes(file.getvalue())
 
 
 @steady
 def write_zip(directory: Path, output: Path) -> Iterator[Progress]:
-    """Pack a portrait folder; unpacked, it goes on from the command line."""
-    Portrait.load(directory).require("reconstruction")
+    """Pack a portrait folder; unpacked, it goes on from the command line.
+
+    Unlike all else that is made here it holds the clip itself, and the words and pictures of the edits: it is for whoever made them.
+    """
+    portrait = Portrait.load(directory)
+    portrait.require("reconstruction")
     files = sorted(path for path in directory.iterdir() if path.is_file() and not path.name.startswith("."))
     with replacing(output) as temporary, zipfile.ZipFile(temporary, "w", compresslevel=1) as archive:
         for number, path in enumerate(files):
             yield Progress("export", number / len(files), f"Packing {path.name}")
             how = zipfile.ZIP_DEFLATED if path.suffix in _PACKED else zipfile.ZIP_STORED
             archive.write(path, f"portrait/{path.name}", how)
+        archive.writestr("provenance.json", tags_of(portrait)["description"])
     yield Progress("export", 1.0, f"Wrote {output}")

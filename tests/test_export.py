@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_fitting import make_fitted
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
 from portraitgen import reconstruction
 from portraitgen.clip import ClipInfo
 from portraitgen.crop import Crop
+from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.export import PLY_FIELDS, VIEW_SIDE, write_ply, write_views, write_zip
 from portraitgen.fitting import Fitted
@@ -137,3 +139,24 @@ def test_an_unfinished_portrait_is_not_packed(kept: tuple[Path, Fitted], tmp_pat
     with pytest.raises(InputError, match="stopped before"):
         list(write_zip(kept[0], tmp_path / "p.zip"))
     assert not (tmp_path / "p.zip").exists()
+
+
+def test_all_that_is_taken_away_says_what_it_is(kept: tuple[Path, Fitted], tmp_path: Path) -> None:
+    folder, _ = kept
+    Portrait.load(folder).record_edit(EditRequest("text", "a secret wish", engine="builtin"))
+    list(write_ply(folder, tmp_path / "a.ply", device="cpu"))
+    list(write_views(folder, tmp_path / "strip.jpg", count=3, device="cpu"))
+    list(write_zip(folder, tmp_path / "p.zip"))
+    source_type = "digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
+    head = (tmp_path / "a.ply").read_bytes().split(b"end_header\n", 1)[0].decode("ascii").splitlines()
+    comments = [line for line in head if line.startswith("comment ")]
+    assert any(line.startswith("comment AI-edited (PortraitGen") and "text by builtin" in line for line in comments)
+    assert any(line.endswith(source_type) for line in comments)
+    with Image.open(tmp_path / "strip.jpg") as strip:
+        packet = strip.info["xmp"].decode()
+    assert source_type in packet
+    with zipfile.ZipFile(tmp_path / "p.zip") as archive:
+        facts = json.loads(archive.read("provenance.json"))
+    assert facts["statement"] == "AI-edited"
+    assert facts["edits"] == [{"edit": "text", "engine": "builtin"}]
+    assert not any("secret" in text for text in ("".join(comments), packet, json.dumps(facts)))
