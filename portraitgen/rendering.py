@@ -12,9 +12,12 @@ from torch import Tensor
 
 from .body import LABELS
 from .fitting import Fitted
+from .initialization import project
 from .portrait import Portrait
 
 _BATCH = 4
+_MOMENTS = 8  # of the clip, that stand for all of it
+_FADE = 0.14  # of the working crop's side
 ORBIT_YAW, ORBIT_PITCH = 35.0, 15.0
 
 
@@ -79,11 +82,34 @@ def orbit_viewmats(pivot: Tensor, yaw: np.ndarray, pitch: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
+def fade_cut(portrait: Portrait, fitted: Fitted, K: Tensor) -> None:
+    """Let the body fade out, in place, towards the sides and the lower edge of the clip's frame, for which it ends in nothing.
+
+    From the clip's own camera that end lies outside of the picture; from any other one its ragged rim would be seen.
+
+    Args:
+        K: intrinsics of the working crop ``[3, 3]``.
+    """
+    avatar = fitted.avatar
+    xy, _ = project(avatar(fitted.mesh(_moments(fitted))).means.mean(0), K.to(avatar.features))
+    inside = torch.from_numpy(portrait.crop.inside(portrait.clip.width, portrait.clip.height))
+    columns, rows = inside.any(0).nonzero()[:, 0], inside.any(1).nonzero()[:, 0]
+    room = torch.stack([xy[:, 0] - columns[0], columns[-1] + 1 - xy[:, 0], rows[-1] + 1 - xy[:, 1]]).amin(0)
+    weight = (room / (_FADE * portrait.crop.size)).clamp(0, 1)
+    weight = weight**2 * (3 - 2 * weight)
+    avatar.opacity_logits.copy_((avatar.opacity_logits.sigmoid() * weight).clamp(1e-6, 1 - 1e-6).logit())
+
+
+def _moments(fitted: Fitted) -> Tensor:
+    """A few frames from all of the clip."""
+    count = len(fitted.poses.refined)
+    return torch.linspace(0, count - 1, min(count, _MOMENTS)).long().to(fitted.avatar.features.device)
+
+
+@torch.no_grad()
 def head_pivot(fitted: Fitted) -> Tensor:
     """Centre of the head in camera space ``[3]``, averaged over the clip."""
-    count = len(fitted.poses.refined)
-    frames = torch.linspace(0, count - 1, min(count, 8)).long().to(fitted.avatar.features.device)
-    vertices = fitted.mesh(frames).vertices
+    vertices = fitted.mesh(_moments(fitted)).vertices
     names = [number for number, label in enumerate(LABELS) if label in ("face", "scalp")]
     head = torch.isin(fitted.body.face_labels, torch.tensor(names, device=vertices.device))
     return vertices[:, fitted.body.faces[head].unique()].mean((0, 1))
