@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from portraitgen.editors import EditBatch, surface
+from portraitgen.editors import EditBatch, materials, surface
 from portraitgen.editors.colour import blend, from_oklab, to_oklab
 from portraitgen.editors.instructions import CannotEdit
 from portraitgen.editors.lexicon import CHARACTERS, LOOKS, MATERIALS, MOODS, PERSON
@@ -280,13 +280,28 @@ def test_features_stay_drawn_in_metal(name: str) -> None:
     assert min(kept.values()) > 0.45, kept
 
 
-@pytest.mark.parametrize("name", METALS)
-def test_an_open_mouth_stays_dark_in_metal(name: str) -> None:
-    batch = portrait()
+def opened(batch: EditBatch, width: float, height: float) -> tuple[EditBatch, torch.Tensor]:
+    """The same with an open mouth of these half axes in pixels, and where it is."""
     y, x = torch.meshgrid(torch.arange(SIZE) - 0.62 * SIZE, torch.arange(SIZE) - 0.5 * SIZE, indexing="ij")
-    mouth = ((x / 14) ** 2 + (y / 16) ** 2 < 1).float()[None, None]
+    mouth = ((x / width) ** 2 + (y / height) ** 2 < 1).float()[None, None]
     regions = {key: mask * (1 - mouth) for key, mask in batch.regions.items()} | {"mouth": mouth}
     source = torch.lerp(batch.source, torch.tensor([0.14, 0.05, 0.05]).view(1, 3, 1, 1).expand_as(batch.source), mouth)
-    light = to_oklab(BuiltinLooks(f"a {name} statue").edit(dataclasses.replace(batch, source=source, regions=regions)))
-    inside, around = (light[:, :1][mask > 0.5].median() for mask in (mouth, regions["skin"]))
+    return dataclasses.replace(batch, source=source, regions=regions), mouth
+
+
+@pytest.mark.parametrize("name", METALS)
+def test_an_open_mouth_stays_dark_in_metal(name: str) -> None:
+    batch, mouth = opened(portrait(), 14, 16)
+    light = to_oklab(BuiltinLooks(f"a {name} statue").edit(batch))
+    inside, around = (light[:, :1][mask > 0.5].median() for mask in (mouth, batch.regions["skin"]))
     assert float(inside) < 0.45 * float(around)
+
+
+def test_no_patina_grows_within_the_mouth(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        materials, "noise", lambda where, *_: torch.full_like(where[:, :1], 2.0)
+    )  # all hollows weathered
+    batch, mouth = opened(portrait(), 60, 40)
+    green = to_oklab(BuiltinLooks("a bronze statue").edit(batch))[:, 1:2] < -0.01
+    assert (green & (batch.alpha > 0.5) & (mouth < 0.5)).any()
+    assert not (green & (mouth > 0.5)).any()

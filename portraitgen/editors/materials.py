@@ -130,7 +130,8 @@ def material(batch: EditBatch, mask: Tensor, name: str) -> Tensor:
     tone = tone + solid * kind.gloss * (key + 0.4 * _lobe(_dot(normal, (0.55, -0.1, 0.83)) - 1, 1.5 * kind.sharpness))
     # a shoulder instead of a clip, so that highlights keep their shape
     tone = torch.where(tone > 0.75, 0.75 + 0.25 * torch.tanh((tone - 0.75) / 0.25), tone.clamp_min(0))
-    return from_oklab(_ramp(kind.ramp, tone) + tint)
+    # what lies within the mouth takes no weather
+    return from_oklab(_ramp(kind.ramp, tone) + tint * (solid - region(batch, "teeth")).clamp_min(0))
 
 
 def _level(batch: EditBatch, light: Tensor, mask: Tensor) -> Tensor:
