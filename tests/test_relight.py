@@ -10,6 +10,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 from torchvision.utils import save_image
 
+from portraitgen.body import LABELS
 from portraitgen.editors import EditBatch
 from portraitgen.editors.colour import to_linear, to_oklab, to_srgb
 from portraitgen.editors.illumination import EXPOSURE, diffuse, luminance
@@ -144,6 +145,20 @@ def test_a_nose_casts_a_shadow_away_from_the_lamp() -> None:
     assert float(shadow[94:98, 112:118].mean()) < 0.5
     assert float(shadow[94:98, 60:70].mean()) > 0.8
     assert float(shadow[50:56, 92:100].mean()) == pytest.approx(1, abs=0.1)
+
+
+def test_a_fold_of_the_meshs_ear_leaves_no_black_hole_in_the_pictures() -> None:
+    batch = ball()
+    fold = (slice(None), slice(None), slice(95, 98), slice(69, 72))  # pixels: a third of an ear's hollow at 512 rows
+    normals, parts = batch.normals.clone(), batch.parts.clone()
+    normals[fold] = functional.normalize(torch.tensor([1.0, 0.0, -0.2]), dim=0).view(1, 3, 1, 1)  # away from the lamp
+    parts[:, :, 80:112, 56:84] = LABELS.index("ears")
+    whole, folded = (
+        luminance(to_linear(edit("hard white light from the left", dataclasses.replace(batch, normals=n, parts=parts))))
+        for n in (batch.normals, normals)
+    )
+    place = (0, 0, *fold[2:])
+    assert float(folded[place].mean()) > 0.5 * float(whole[place].mean())
 
 
 def test_a_lamp_behind_lights_the_edge_only() -> None:

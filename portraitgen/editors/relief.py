@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from ..body import LABELS
 from . import EditBatch
 from .colour import smoothstep
 from .surface import blur, gradient, lightness, masked_blur, normalise, pixels, region, slope, unit
@@ -74,7 +75,10 @@ def _mesh(batch: EditBatch) -> tuple[Tensor, Tensor, Tensor]:
     wide = masked_blur(batch.normals * flip, solid + 1e-3 * inside, 22.0 * scale)
     filled = torch.lerp(filled, wide, blur(inner, 3 * scale).clamp(0, 1))
     fine = masked_blur(batch.normals * flip, solid + 1e-4 * inside, max(0.7, 1.1 * scale))
-    mesh = normalise(torch.lerp(fine, filled, blur(hole, 1.5 * scale)))
+    mesh = torch.lerp(fine, filled, blur(hole, 1.5 * scale))
+    # no ear has the mesh's folds: a hollow of theirs would be a black hole beside the ear's own
+    ears = (batch.parts == LABELS.index("ears")).to(batch.source)
+    mesh = normalise(torch.lerp(mesh, filled, blur(ears, 2 * scale)))
     covered = blur(region(batch, "hair"), 3 * scale) + 0.75 * blur(region(batch, "clothes"), 3 * scale)
     near_edge = blur(inside, 5 * scale)
     return mesh, inside, inside * smoothstep(0.5, 0.95, near_edge) * (1 - covered).clamp(0, 1)
