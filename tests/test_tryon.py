@@ -251,6 +251,31 @@ def test_a_lower_neckline_shows_skin_and_a_higher_one_covers_it(tmp_path: Path) 
     assert covered[1] > 1.2 * covered[0]
 
 
+def test_hair_with_a_trace_of_skin_in_it_stays_hair(tmp_path: Path) -> None:
+    batch = person(POSES[:1], neckline=0.0)
+    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    lock = (((x - SIZE // 2).abs() < 10) & ((y - 150).abs() < 14)).float()[None, None]  # of hair, before the chest
+    trace = 1e-3 * lock
+    regions = {name: mask * (1 - lock) for name, mask in batch.regions.items()}
+    regions |= {"hair": regions["hair"] + lock - trace, "skin": regions["skin"] + trace}
+    source = torch.lerp(batch.source, torch.tensor(HAIR).view(1, 3, 1, 1).expand_as(batch.source), lock)
+    low = BuiltinTryOn(plain_top(tmp_path / "low.png", 120.0))
+    edited = low.edit(replace(batch, source=source, regions=regions))
+    assert float((edited - source).abs().amax(1, keepdim=True)[lock > 0].max()) < 0.02
+
+
+def test_a_patch_of_skin_that_was_taken_for_clothes_is_dressed(top: BuiltinTryOn) -> None:
+    batch = person(POSES[:1], neckline=0.12)
+    y, x = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing="ij")
+    patch = ((x - 0.5 * SIZE) ** 2 + (y - 0.62 * SIZE) ** 2 < 4**2).float()[None, None] * batch.regions["skin"]
+    assert patch.sum() > 40
+    skin, clothes = batch.regions["skin"] - patch, batch.regions["clothes"] + patch
+    alone = top.edit(batch)
+    dressed = top.edit(replace(batch, regions=batch.regions | {"skin": skin, "clothes": clothes}))
+    assert float((alone - torch.tensor(GARMENT).view(1, 3, 1, 1)).abs().amax(1, keepdim=True)[patch > 0].max()) < 0.2
+    assert float((dressed - alone).abs().amax(1, keepdim=True)[patch > 0].max()) < 0.1
+
+
 def test_strength(top: BuiltinTryOn) -> None:
     batch = person(POSES[:1])
     assert torch.equal(top.edit(replace(batch, strength=0.0)), batch.source)

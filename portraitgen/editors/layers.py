@@ -62,19 +62,19 @@ def layers(batch: EditBatch, rest: Tensor) -> tuple[Tensor, Tensor]:
     below = torch.where(both.sum(1, keepdim=True) > 1e-6, below, torch.zeros_like(below))
     below = blur(below, 0.7 * scale)
     hand = smoothstep(*HAND_LINE, rest[:, 1:2]) * (1 - blur(known_parts(batch, ("arms",)), 2 * scale))
-    skin = region(batch, "skin")
-    skin = skin + region(batch, "hair") * _shaded_neck(batch)
+    foreign = _foreign(batch)
+    clothes = _main_pieces(region(batch, "clothes"), scale)
+    # a small piece of the colour of skin is skin, whatever it was taken for
+    pieces = (region(batch, "clothes") - clothes) * (1 - foreign)
+    skin = region(batch, "skin") + pieces + region(batch, "hair") * _shaded_neck(batch)
     near = functional.max_pool2d(body, 2 * round(4 * scale) + 1, 1, round(4 * scale))
     bare = skin * below * (1 - hand) * blur(near, 1.5 * scale)  # elsewhere it is the background between strands of hair
-    clothes = _main_pieces(region(batch, "clothes"), scale)
     clothes = clothes * (1 - _strands(batch, clothes))
     both = torch.maximum(_stray(batch, bare) * (bare > clothes), _stray(batch, clothes) * (clothes > bare))
     bare, clothes = bare * (1 - both), clothes * (1 - both)
     picture = (batch.source.amax((1, 3), keepdim=True) > 0.03).to(skin)  # the clip's own black bars
     bare, clothes = bare * picture, clothes * picture
-    foreign = bare * _foreign(
-        batch, bare
-    )  # clothes, or before the background gaps in the hair, that were taken for skin
+    foreign = bare * foreign  # clothes, or before the background gaps in the hair, that were taken for skin
     return (clothes + foreign * blur(body, scale)).clamp(0, 1), bare - foreign
 
 
@@ -136,7 +136,7 @@ def _stray(batch: EditBatch, layer: Tensor) -> Tensor:
     return blur(functional.max_pool2d(doubt, 2 * wide + 1, 1, wide), 0.8 * scale)
 
 
-def _foreign(batch: EditBatch, bare: Tensor) -> Tensor:
+def _foreign(batch: EditBatch) -> Tensor:
     """How sure it is that a colour is no skin colour, [B, 1, H, W]: shadows make skin darker, but neither grey nor blue."""
     lab = blur(to_oklab(batch.source), 1.0 * unit(batch))
     face = region(batch, "skin") * known_parts(batch, ("face",))

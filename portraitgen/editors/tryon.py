@@ -70,9 +70,10 @@ class BuiltinTryOn:
         # skin that is laid bare reaches a little over the old neckline, whose shadow would stay otherwise
         taken_off = clothes * (1 - over_clothes)
         reach = 2 * max(1, round(6 * scale)) + 1
-        wider = blur(functional.max_pool2d(taken_off, reach, 1, reach // 2), 2.5 * scale) * smoothstep(0.02, 0.3, body)
-        bared = (taken_off + wider.clamp(0, 1) * bare) / body.clamp_min(1e-3)
-        base = torch.lerp(batch.source, bared_skin(batch, rest, bare, light), bared.clamp(0, 1))
+        wider = blur(functional.max_pool2d(taken_off, reach, 1, reach // 2), 2.5 * scale)
+        bared = ((taken_off + wider.clamp(0, 1) * bare) / body.clamp_min(1e-3)).clamp(0, 1)
+        bared = bared * smoothstep(0.02, 0.3, body)  # a trace of body under hair is no skin to be shown
+        base = torch.lerp(batch.source, bared_skin(batch, rest, bare, light), bared)
         # fabric is thick: a thin shadow lies on the skin along its edge
         contact = 1 - 0.25 * smoothstep(0.05, 0.7, blur(covered * body, 3 * scale))
         base = torch.lerp(base, base * contact, body * (1 - covered))
