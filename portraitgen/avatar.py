@@ -182,7 +182,7 @@ class Avatar(nn.Module):
         """
         with torch.no_grad():
             frames = triangle_frames(mesh.skinned, self.mesh_faces)
-            frame_quats = roma.rotmat_to_unitquat(frames)[:, self.texel_faces][..., [3, 0, 1, 2]]
+            frame_quats = roma.rotmat_to_unitquat(frames)[:, self.texel_faces].roll(1, -1)  # wxyz
             frames = frames[:, self.texel_faces]
             surface = on_surface(mesh.vertices, self.mesh_faces[self.texel_faces], self.barycentrics)
         means = surface + (frames @ self.offsets[..., None]).squeeze(-1)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .avatar import Avatar
 from .body import BodyModel
-from .frames import TrainingFrames
+from .frames import TrainingFrames, sent
 from .losses import (
     PerceptualLoss,
     excess_scale_loss,
@@ -103,7 +103,7 @@ def fit(
 ) -> Iterator[tuple[int, Tensor]]:
     """Fit the avatar and the renderer to ``data``, the poses as they are; yields (step, loss) after every step.
 
-    Nothing in the loop waits for a GPU but the rasteriser, once a step.
+    Nothing in the loop waits for a GPU but the rasteriser, once a step: how much memory it needs is up to what the window shows.
 
     Args:
         fitted: changed in place.
@@ -126,7 +126,7 @@ def fit(
         batch = data.whole(index, 2) if coarse else data.windows(index, config.window, generator)
         height, width = batch.image.shape[-2:]
         rendering = fitted.render(batch.frames, batch.Ks, width, height)
-        background = torch.as_tensor(generator.random((config.batch, 3, 1, 1)), dtype=torch.float32, device=device)
+        background = sent(generator.random((config.batch, 3, 1, 1)), device, torch.float32)
         target = batch.image * batch.alpha + (1 - batch.alpha) * background
         # Beyond the clip's frame nothing is asked for: there the terms compare the target with itself.
         picture = torch.where(batch.inside, rendering.over(background), target)

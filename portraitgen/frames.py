@@ -16,6 +16,12 @@ _ON_HEAD = 0.3  # share of the windows
 _CELLS = 16  # along each side of a frame
 
 
+def sent(values: np.ndarray | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """``values`` of the CPU on ``device``, without waiting for it: a copy from memory that may be paged out would, every time."""
+    tensor = torch.as_tensor(values, dtype=dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
+
+
 @dataclass(frozen=True)
 class Batch:
     """Windows cut from training frames.
@@ -84,6 +90,7 @@ class TrainingFrames:
 
     def whole(self, index: Tensor, factor: int) -> Batch:
         """Whole frames at positions ``index`` ``[B]`` (on the CPU), shrunk by ``factor``."""
+        index = sent(index, self.images.device)
         image, alpha = self.images[index].float() / 255, self.alphas[index].float() / 255
         if factor > 1:
             # Average premultiplied, so that the colour behind the edge does not bleed in.
@@ -115,5 +122,5 @@ class TrainingFrames:
         alpha = torch.stack([self.alphas[i][:, ys, xs] for i, (ys, xs) in zip(index.tolist(), cut, strict=True)])
         inside = torch.stack([self.inside[:, ys, xs] for ys, xs in cut])
         Ks = self.K.repeat(len(index), 1, 1)
-        Ks[:, :2, 2] -= torch.as_tensor(np.stack(corners), dtype=Ks.dtype, device=Ks.device)
-        return Batch(self.frames[index], image.float() / 255, alpha.float() / 255, Ks, inside)
+        Ks[:, :2, 2] -= sent(np.stack(corners), Ks.device, Ks.dtype)
+        return Batch(self.frames[sent(index, Ks.device)], image.float() / 255, alpha.float() / 255, Ks, inside)

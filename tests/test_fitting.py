@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
+from portraitgen import fitting, frames, renderer
 from portraitgen.avatar import Avatar, sample_texels
 from portraitgen.fitting import FitConfig, Fitted, fit
 from portraitgen.frames import TrainingFrames
@@ -135,6 +139,106 @@ def test_same_seed_same_result(truth: tuple[Fitted, TrainingFrames]) -> None:
             pass
         results.append(fitted.avatar.features.detach().clone())
     assert torch.equal(*results)
+
+
+class NoResults(TorchDispatchMode):
+    """Refuses what would wait for a GPU's results: their values, or shapes that depend on them."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal"), name
+        if name in ("index", "index_put", "index_put_"):
+            assert not any(index is not None and index.dtype == torch.bool for index in args[1]), (
+                "an index of unknown length"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+class NoTransfers(TorchFunctionMode):
+    """Refuses copies between the CPU and what stands for a GPU here, also of an index: a list, or one of the CPU into ``stored``."""
+
+    def __init__(self, stored: list[torch.Tensor], sent: list[torch.Tensor]) -> None:
+        super().__init__()
+        self.stored, self.sent = [id(tensor) for tensor in stored], sent
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        assert name not in ("cpu", "cuda"), name
+        assert not (name in ("tensor", "as_tensor", "from_numpy") and "device" in kwargs), name
+        parts = args[1] if name == "__getitem__" and isinstance(args[1], tuple) else args[1:2]
+        assert not (name == "__getitem__" and any(isinstance(part, list) for part in parts)), "an index that is a list"
+        if name == "__getitem__" and id(args[0]) in self.stored and isinstance(args[1], torch.Tensor):
+            assert any(args[1] is tensor for tensor in self.sent), "an index that is on the CPU"
+        return func(*args, **kwargs)
+
+
+def test_no_step_waits_for_a_gpu_but_in_the_rasteriser(
+    truth: tuple[Fitted, TrainingFrames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as a CPU can tell: no value is read back, and nothing goes over but by `sent`."""
+    _, data = truth
+    arrived: list[torch.Tensor] = []
+    real_sent, real_rasterize, real_step = frames.sent, renderer.rasterize, torch.optim.Adam.step
+
+    def sent(*arguments: Any) -> torch.Tensor:
+        arrived.append(real_sent(*arguments).clone())
+        return arrived[-1]
+
+    def apart(work: Any) -> Any:
+        def run(*arguments: Any, **options: Any) -> Any:
+            with _disable_current_modes():
+                return work(*arguments, **options)
+
+        return run
+
+    monkeypatch.setattr(frames, "sent", sent)
+    monkeypatch.setattr(fitting, "sent", sent)
+    monkeypatch.setattr(renderer, "rasterize", apart(real_rasterize))
+    monkeypatch.setattr(torch.optim.Adam, "step", apart(real_step))  # counts its steps on the CPU everywhere
+    config = FitConfig(steps=6, coarse_steps=2, batch=2, window=32, perceptual=0.1, perceptual_start=0.5)
+    steps = fit(make_fitted(), data, config, seed=5, perceptual=PerceptualLoss())
+    next(steps)  # prepares
+    assert data.cells.shape == (FRAMES, 256)
+    with NoTransfers([data.frames, data.images, data.alphas], arrived), NoResults():
+        assert len(list(steps)) == 5
+    assert len(arrived) > 5
+
+
+@pytest.mark.gpu
+def test_no_step_waits_for_the_gpu_but_in_the_rasteriser(
+    truth: tuple[Fitted, TrainingFrames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted, data = on_cuda(make_fitted(), truth[1])
+    real = renderer.rasterize
+
+    def rasterize(*arguments: Any, **options: Any) -> Any:
+        torch.cuda.set_sync_debug_mode("default")
+        try:
+            return real(*arguments, **options)
+        finally:
+            torch.cuda.set_sync_debug_mode("error")
+
+    config = FitConfig(steps=8, coarse_steps=4, batch=2, window=32, perceptual=0.1, perceptual_start=0.0)
+    steps = fit(fitted, data, config, seed=5, perceptual=PerceptualLoss("cuda"))
+    next(steps)  # builds kernels
+    assert data.cells.shape == (FRAMES, 256)
+    monkeypatch.setattr(renderer, "rasterize", rasterize)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = [loss for _, loss in steps]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.stack(losses).isfinite().all()
+
+
+def on_cuda(fitted: Fitted, data: TrainingFrames) -> tuple[Fitted, TrainingFrames]:
+    """The same on a GPU."""
+    body = fitted.body.to("cuda")  # type: ignore[attr-defined]
+    poses = Poses.start(body, fitted.poses.tracked.to("cuda"))
+    tensors = {name: getattr(data, name).cuda() for name in ("frames", "images", "alphas", "K", "inside")}
+    moved = Fitted(body, fitted.avatar.cuda(), fitted.renderer.cuda(), poses)
+    return moved, dataclasses.replace(data, **tensors)
 
 
 def test_an_untrained_renderer_shows_the_gaussians_own_colours() -> None:

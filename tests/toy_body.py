@@ -37,6 +37,12 @@ class ToyBody:
         ears = (x.abs() > 0.06) & (z < 0)
         self.face_labels = torch.where(ears, LABELS.index("ears"), LABELS.index("face"))
 
+    def to(self, device: str) -> ToyBody:
+        """The same on another device."""
+        moved = ToyBody()
+        vars(moved).update({k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()})
+        return moved
+
     def vertices(self, params: BodyParameters, frames: Tensor | None = None) -> Tensor:
         params = params if frames is None else params[frames]
         rest = self.template + params.expression[:, :1, None] * self.bulge
