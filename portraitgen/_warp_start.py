@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import warp as wp
 
 wp.config.log_level = wp.LOG_WARNING  # Warp greets on stdout, which belongs to our command line's JSON
 wp.config.cuda_output = "cubin"  # ready machine code, which `kernels.compile_kernels` can make ahead of time; not PTX
+_launching = threading.Lock()
 
 
 def start(device: torch.device) -> None:
@@ -26,8 +28,15 @@ def start(device: torch.device) -> None:
         )
 
 
-def stream(device: torch.device) -> AbstractContextManager[Any]:
-    """Puts Warp's work on torch's current CUDA stream."""
+@contextmanager
+def stream(device: torch.device) -> Iterator[None]:
+    """Puts Warp's work on torch's current CUDA stream, one thread's at a time.
+
+    Warp keeps one current stream for a device, not one for each thread: of two threads inside at once, the one that leaves first would send
+    the other's kernels to Warp's own stream, where nothing orders them with torch's.
+    """
     if device.type == "cpu":
-        return nullcontext()
-    return wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device)))
+        yield
+        return
+    with _launching, wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(device))):
+        yield

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .avatar import on_surface, triangle_frames
 from .body import BodyParameters
+from .cores import usable_cores
 from .fitting import Fitted
 from .frames import TrainingFrames
 from .initialization import DEPTH_TOLERANCE, project
@@ -39,6 +40,7 @@ _OPAQUE = 0.3
 _COVERED, _DARK, _BRIGHT = 0.95, 0.08, 0.95  # alpha and colours of pixels that tell of the camera's gain
 _ENOUGH = 200  # of these pixels
 _LARGEST_GAIN = 0.7  # logarithm
+_MOST_AT_ONCE = 8  # frames with a GPU, each of which takes some memory there
 
 
 @dataclass(frozen=True)
@@ -223,8 +225,10 @@ def align_frames(
 ) -> Iterator[int]:
     """Align frames of the clip with the avatar as it is; yields how many are done after each.
 
-    On a CPU a few frames are worked on at a time, which fills the cores twice as well as one frame's small operations do. Frames do not
-    depend on each other, so the result does not depend on how many.
+    A few frames are worked on at a time. On a CPU that fills the cores twice as well as one frame's small operations do. With a GPU, the
+    flow is measured on the CPU all the same, and what waits in one frame for the GPU's numbers does not hold up the others: all threads
+    give their work to one CUDA stream, in whose order it is done. Frames do not depend on each other, so the result does not depend on how
+    many.
 
     Args:
         fitted: avatar and poses; the poses of these frames change.
@@ -234,7 +238,7 @@ def align_frames(
         iterations: renders of each frame.
         seed: of the choice of Gaussians.
     """
-    workers = torch.get_num_threads() if data.K.device.type == "cpu" else 1
+    workers = _at_once(data.K.device)
     stream, done, alignment = iter(pictures), 0, None
 
     def work(picture: tuple[int, Tensor, Tensor]) -> None:
@@ -248,6 +252,11 @@ def align_frames(
             for _ in pool.map(work, chunk):
                 done += 1
                 yield done
+
+
+def _at_once(device: torch.device) -> int:
+    """How many frames are worked on at a time."""
+    return torch.get_num_threads() if device.type == "cpu" else min(usable_cores(), _MOST_AT_ONCE)
 
 
 def _shrunk(image: Tensor) -> Tensor:

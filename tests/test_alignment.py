@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import threading
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
 from threads import torch_threads
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
+from portraitgen import _warp_start, alignment
 from portraitgen.alignment import Alignment, align_frames
 from portraitgen.avatar import Avatar, sample_texels
 from portraitgen.fitting import Fitted
@@ -86,6 +92,64 @@ def test_the_result_does_not_depend_on_the_number_of_threads(truth: tuple[Fitted
                 pass
         results.append(fitted.poses.nodes.clone())
     torch.testing.assert_close(*results, atol=1e-5, rtol=0)
+
+
+def test_with_a_gpu_several_frames_are_worked_on_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow is measured on the CPU there too."""
+    for cores, wanted in ((1, 1), (2, 2), (64, 8)):
+        monkeypatch.setattr(alignment, "usable_cores", lambda cores=cores: cores)
+        assert alignment._at_once(torch.device("cuda")) == wanted
+    with torch_threads(3):
+        assert alignment._at_once(torch.device("cpu")) == 3
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_result_does_not_depend_on_the_number_of_threads(
+    truth: tuple[Fitted, TrainingFrames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, data = truth
+    moved = {name: getattr(data, name).cuda() for name in ("frames", "images", "alphas", "K", "inside")}
+    on_gpu, results = dataclasses.replace(data, **moved), []
+    for cores in (1, 4, 4):
+        monkeypatch.setattr(alignment, "usable_cores", lambda cores=cores: cores)
+        wrong, body = misplaced(original), ToyBody().to("cuda")
+        avatar = copy.deepcopy(wrong.avatar).cuda()
+        fitted = Fitted(body, avatar, wrong.renderer, Poses.start(body, wrong.poses.tracked.to("cuda")))
+        for _ in align_frames(fitted, on_gpu, on_gpu.pictures([*range(FRAMES)]), 3, seed=0):
+            pass
+        results.append(fitted.poses.nodes.cpu())
+    torch.testing.assert_close(results[1], results[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(results[2], results[0], atol=1e-5, rtol=0)
+
+
+def test_threads_take_turns_with_warps_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device has one in Warp, whichever thread set it."""
+    inside, most = [0], [0]
+
+    @contextlib.contextmanager
+    def scoped(stream: object) -> Iterator[None]:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.01)
+        yield
+        inside[0] -= 1
+
+    monkeypatch.setattr(
+        _warp_start, "wp", SimpleNamespace(ScopedStream=scoped, stream_from_torch=lambda stream: stream)
+    )
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
+
+    def work() -> None:
+        for _ in range(3):
+            with _warp_start.stream(torch.device("cuda")):
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
 
 
 def test_a_stop_ends_the_threads(truth: tuple[Fitted, TrainingFrames]) -> None:
