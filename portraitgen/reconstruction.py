@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
@@ -32,6 +32,8 @@ from .renderer import NeuralRenderer
 from .streaming import aside
 from .tracking import Tracking
 
+_AVATAR = "avatar.safetensors"
+_UNFINISHED = "fitted.safetensors"  # the same before the frames in between are aligned; gone once they are
 _PREVIEWS = 12
 _ITERATIONS = 2  # of the alignment of a frame each time; a third changes nothing
 
@@ -138,13 +140,47 @@ def head_centres(portrait: Portrait) -> np.ndarray:
 def reconstruct(
     portrait: Portrait, tracking: Tracking, config: ReconstructionConfig, device: torch.device
 ) -> Iterator[Progress]:
-    """Fit an avatar to the portrait's frames and write ``avatar.safetensors``."""
-    seed = portrait.settings.seed
-    torch.manual_seed(seed)
+    """Fit an avatar to the portrait's frames and write ``avatar.safetensors``.
+
+    What is learned is kept before the frames that were not learned from are aligned, which takes as long again for a long clip: a run that
+    is cut off there goes on from there.
+    """
+    torch.manual_seed(portrait.settings.seed)
     body = load_body(portrait.settings.body, device)
     tracked = tracking.parameters.to(device)
     yield Progress("reconstruction", 0.0, "Reading the frames to learn from")
     trained = training_frames(tracking.parameters, usable_frames(portrait), config.frames)
+    rest = sorted(set(range(portrait.clip.frame_count)) - set(trained.tolist()))
+    if portrait.path(_UNFINISHED).is_file():
+        fitted = _load(portrait, _UNFINISHED, device)
+        fitted.poses.tracked = tracked
+        shown = load_training_frames(portrait, tracking, trained[len(trained) // 2 :][:1], device)
+    else:
+        fitted, shown = yield from _learn(portrait, tracking, trained, body, config, device)
+        if rest:
+            save_fitted(portrait, fitted, _UNFINISHED)
+    trim()
+    for done in _align_rest(portrait, fitted, shown, trained, rest, portrait.settings.seed):
+        message = f"Aligning the frames in between, {done} of {len(rest)}"
+        yield Progress("reconstruction", 0.85 + 0.14 * done / len(rest), message)
+    save_fitted(portrait, fitted)
+    portrait.path(_UNFINISHED).unlink(missing_ok=True)
+    yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, shown, 0))
+
+
+def _learn(
+    portrait: Portrait,
+    tracking: Tracking,
+    trained: Tensor,
+    body: BodyModel,
+    config: ReconstructionConfig,
+    device: torch.device,
+) -> Generator[Progress, None, tuple[Fitted, TrainingFrames]]:
+    """Fit an avatar to the frames ``trained``; returns it and one of the frames, to show it in.
+
+    The others, and what fitting took, are gone when the rest of a long clip comes.
+    """
+    seed, tracked = portrait.settings.seed, tracking.parameters.to(device)
     data = load_training_frames(portrait, tracking, trained, device)
 
     yield Progress("reconstruction", 0.02, "Placing Gaussians on the body")
@@ -175,15 +211,7 @@ def reconstruct(
             for done in align_frames(fitted, data, data.pictures(range(len(data))), _ITERATIONS if last else 1, seed):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, again)
-    # One frame to show; the others and what fitting took go before a long clip's rest comes.
-    data = data.select(torch.tensor([len(data) // 2]))
-    trim()
-    rest = sorted(set(range(portrait.clip.frame_count)) - set(trained.tolist()))
-    for done in _align_rest(portrait, fitted, data, trained, rest, seed):
-        message = f"Aligning the frames in between, {done} of {len(rest)}"
-        yield Progress("reconstruction", 0.85 + 0.14 * done / len(rest), message)
-    save_fitted(portrait, fitted)
-    yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, data, 0))
+    return fitted, data.select(torch.tensor([len(data) // 2]))
 
 
 def _start(body: BodyModel, poses: Poses, views: TrainingFrames, hair: Tensor, config: ReconstructionConfig) -> Fitted:
@@ -228,22 +256,25 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def save_fitted(portrait: Portrait, fitted: Fitted) -> None:
-    """Write avatar, renderer and refined tracking to ``avatar.safetensors``."""
+def save_fitted(portrait: Portrait, fitted: Fitted, name: str = _AVATAR) -> None:
+    """Write avatar, renderer and refined tracking to ``name``."""
     tensors = {f"avatar.{key}": value for key, value in fitted.avatar.state_dict().items()}
     tensors |= {f"renderer.{key}": value for key, value in fitted.renderer.state_dict().items()}
     tensors |= {f"body.{key}": value for key, value in fitted.poses.refined.tensors().items()}
     tensors |= {"nodes": fitted.poses.nodes, "exposure": fitted.poses.exposure}
-    portrait.save_tensors("avatar.safetensors", tensors)
+    portrait.save_tensors(name, tensors)
 
 
 def load_fitted(portrait: Portrait, device: torch.device) -> Fitted:
     """Read what ``save_fitted`` wrote."""
     portrait.require("reconstruction")
-    tensors = portrait.load_tensors("avatar.safetensors")
+    return _load(portrait, _AVATAR, device)
+
+
+def _load(portrait: Portrait, name: str, device: torch.device) -> Fitted:
+    tensors = portrait.load_tensors(name)
     if not tensors.keys() >= {"nodes", "exposure"}:
-        path = portrait.path("avatar.safetensors")
-        raise InputError(f"{path} was written by another version. Reconstruct the clip again.")
+        raise InputError(f"{portrait.path(name)} was written by another version. Reconstruct the clip again.")
     body: BodyModel = load_body(portrait.settings.body, device)
 
     def part(prefix: str) -> dict[str, Tensor]:
