@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from portraitgen import losses
+from portraitgen import losses, weights
 from portraitgen.losses import PerceptualLoss
 
 TERMS = [
@@ -62,6 +66,61 @@ def test_embedded_perceptual_distance_ranks_blur_and_reaches_the_picture() -> No
     assert image.grad is not None
     assert image.grad.abs().sum() > 0
     assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.fixture(scope="module")
+def vgg16(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A trunk of random weights under the names of timm's vgg16.tv_in1k, with a little of what is not read."""
+    from torchvision.models import vgg
+
+    generator = torch.Generator().manual_seed(0)
+    tensors = {"head.fc.weight": torch.zeros(10, 8), "pre_logits.fc1.bias": torch.zeros(8)}
+    for index, layer in enumerate(vgg.make_layers(vgg.cfgs["D"])):
+        if isinstance(layer, torch.nn.Conv2d):
+            shape = layer.weight.shape
+            tensors[f"features.{index}.weight"] = torch.randn(shape, generator=generator) * (2 / (9 * shape[1])) ** 0.5
+            tensors[f"features.{index}.bias"] = 0.05 * torch.randn(shape[0], generator=generator)
+    path = tmp_path_factory.mktemp("weights") / "vgg16"
+    path.mkdir()
+    save_file(tensors, path / "model.safetensors")
+    return path
+
+
+@pytest.fixture
+def with_vgg16(vgg16: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setattr(weights, "path", lambda name: vgg16 if name == "vgg16" else None)
+    losses._lpips_vgg.cache_clear()
+    yield vgg16
+    losses._lpips_vgg.cache_clear()
+
+
+def test_with_its_trunk_here_the_distance_is_lpips(with_vgg16: Path) -> None:
+    import lpips
+
+    network = PerceptualLoss()
+    assert network.name == "LPIPS-VGG"
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    torch.manual_seed(2)
+    target = torch.rand(2, 3, 48, 64)
+    assert float(network(target, target)) == 0
+    image = torch.nn.functional.avg_pool2d(target, 3, 1, 1).requires_grad_()
+    distance = network(image, target)
+    distance.backward()
+    assert image.grad is not None
+    assert torch.isfinite(image.grad).all()
+    assert image.grad.abs().amax((1, 2, 3)).min() > 0, "of every picture"
+
+    stored = load_file(with_vgg16 / "model.safetensors")
+    indices = sorted(int(name.split(".")[1]) for name in stored if name.startswith("features.") and "bias" in name)
+    reference = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False).eval()
+    layers = [layer for layer in reference.net.modules() if isinstance(layer, torch.nn.Conv2d)]
+    for layer, index in zip(layers, indices, strict=True):
+        state = {kind: stored[f"features.{index}.{kind}"] for kind in ("weight", "bias")}
+        layer.load_state_dict(state)
+    with torch.no_grad():
+        wanted = reference(image, target, normalize=True)
+    assert wanted.shape == (2, 1, 1, 1)
+    assert float(distance.detach()) == pytest.approx(float(wanted.mean()), rel=1e-4)
 
 
 def test_ssim_agrees_with_scikit_image() -> None:
