@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -26,15 +26,20 @@ MOMENTS = (0.25, 0.75)  # of the held-out part
 SHOWN = 320  # px, height of a picture in the sheet
 
 
-def portraitgen(*arguments: str) -> tuple[str, float]:
-    """What a command prints, and its seconds."""
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "portraitgen", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(f"{arguments[0]} ended with {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
-    return done.stdout, time.perf_counter() - started
+def portraitgen(*arguments: str) -> tuple[str, float, float]:
+    """What a command prints, its seconds, and its largest resident memory in GiB."""
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
+        started = time.perf_counter()
+        command = [sys.executable, "-m", "portraitgen", *arguments]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)  # of this child alone; that of all children only ever grows
+        seconds, process.returncode = time.perf_counter() - started, os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            said = errors.read().strip().splitlines() or ["nothing was said"]
+            sys.exit(f"{arguments[0]} ended with {process.returncode}: {said[-1]}")
+        return out.read(), seconds, usage.ru_maxrss / 2**20
 
 
 def measure(clip: Path, options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], np.ndarray]:
@@ -42,9 +47,7 @@ def measure(clip: Path, options: argparse.Namespace, folder: Path) -> tuple[dict
     portrait, rendered = str(folder / "portrait"), str(folder / "rendered.mp4")
     limit = [] if options.max_seconds is None else ["--max-seconds", str(options.max_seconds)]
     common = ["--preset", options.preset, "--device", options.device, "--holdout", str(options.holdout)]
-    _, seconds = portraitgen("reconstruct", str(clip.resolve()), "-o", portrait, *common, *limit)
-    # The largest child so far: clips are measured one after the other, so that this is an upper bound for each.
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    _, seconds, peak = portraitgen("reconstruct", str(clip.resolve()), "-o", portrait, *common, *limit)
     values = json.loads(portraitgen("evaluate", portrait)[0])
     portraitgen("render", portrait, "-o", rendered, "--view", "crop", "--background", "white")
     stages = values["seconds"]
@@ -54,6 +57,7 @@ def measure(clip: Path, options: argparse.Namespace, folder: Path) -> tuple[dict
         for name, key in (("PSNR", "psnr"), ("PSNR 256²", "psnr_256"), ("SSIM", "ssim"), ("perceptual", "perceptual"))
     }
     row |= {
+        "perceptual network": values["perceptual_network"],
         "PSNR trained": values["trained"]["psnr"],
         "sharpness": values["sharpness"],
         "track error %": 100 * values["track_error"]["mean"],
