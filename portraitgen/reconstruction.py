@@ -15,6 +15,7 @@ from .avatar import Avatar, Texels
 from .body import BodyModel, BodyParameters, load_body
 from .clip import read_gray
 from .errors import InputError
+from .estimates import expected_seconds
 from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
 from .heap import trim
@@ -151,18 +152,24 @@ def reconstruct(
     yield Progress("reconstruction", 0.0, "Reading the frames to learn from")
     trained = training_frames(tracking.parameters, usable_frames(portrait), config.frames)
     rest = sorted(set(range(portrait.clip.frame_count)) - set(trained.tolist()))
+    preset, size = portrait.settings.preset, portrait.crop.size
+    part, whole = (
+        expected_seconds(("reconstruction",), count, preset, size=size)["reconstruction"]
+        for count in (len(trained), portrait.clip.frame_count)
+    )
+    learned = 0.99 * part / whole  # share of the time
     if portrait.path(_UNFINISHED).is_file():
         fitted = _load(portrait, _UNFINISHED, device)
         fitted.poses.tracked = tracked
         shown = load_training_frames(portrait, tracking, trained[len(trained) // 2 :][:1], device)
     else:
-        fitted, shown = yield from _learn(portrait, tracking, trained, body, config, device)
+        fitted, shown = yield from _learn(portrait, tracking, trained, body, config, device, learned)
         if rest:
             save_fitted(portrait, fitted, _UNFINISHED)
     trim()
     for done in _align_rest(portrait, fitted, shown, trained, rest, portrait.settings.seed):
         message = f"Aligning the frames in between, {done} of {len(rest)}"
-        yield Progress("reconstruction", 0.85 + 0.14 * done / len(rest), message)
+        yield Progress("reconstruction", learned + (0.99 - learned) * done / len(rest), message)
     save_fitted(portrait, fitted)
     portrait.path(_UNFINISHED).unlink(missing_ok=True)
     yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, shown, 0))
@@ -175,26 +182,31 @@ def _learn(
     body: BodyModel,
     config: ReconstructionConfig,
     device: torch.device,
+    share: float,
 ) -> Generator[Progress, None, tuple[Fitted, TrainingFrames]]:
-    """Fit an avatar to the frames ``trained``; returns it and one of the frames, to show it in.
+    """Fit an avatar to the frames ``trained``, which is the first ``share`` of the stage; returns it and one of the frames, to show it in.
 
     The others, and what fitting took, are gone when the rest of a long clip comes.
     """
+
+    def news(fraction: float, message: str, picture: np.ndarray | None = None) -> Progress:
+        return Progress("reconstruction", share * fraction, message, picture)
+
     seed, tracked = portrait.settings.seed, tracking.parameters.to(device)
     data = load_training_frames(portrait, tracking, trained, device)
 
-    yield Progress("reconstruction", 0.02, "Placing Gaussians on the body")
+    yield news(0.02, "Placing Gaussians on the body")
     chosen = torch.searchsorted(trained, diverse_frames(tracked, trained, config.views).cpu())
     views = data.select(chosen)
     hair = load_hair(portrait, views.frames)
     fitted = _start(body, Poses.start(body, tracked), views, hair, config)
     for _ in align_frames(fitted, data, data.pictures(chosen.tolist()), _ITERATIONS, seed):
-        yield Progress("reconstruction", 0.04, "Placing Gaussians on the body")
+        yield news(0.05, "Placing Gaussians on the body")
     # The views now agree with one another, so that what they build anew has no double edges.
     fitted = _start(body, fitted.poses, views, hair, config)
     for done in align_frames(fitted, data, data.pictures(range(len(data))), _ITERATIONS, seed):
         message = f"Aligning the body with the pictures, frame {done} of {len(data)}"
-        yield Progress("reconstruction", 0.05 + 0.15 * done / len(data), message)
+        yield news(0.06 + 0.18 * done / len(data), message)
     fitted = _start(body, fitted.poses, views, hair, config)
 
     perceptual = aside(lambda: PerceptualLoss(device)) if config.fit.perceptual else None
@@ -204,13 +216,13 @@ def _learn(
     for step, _ in fit(fitted, data, config.fit, seed, perceptual=perceptual):
         message = f"Fitting {len(fitted.avatar):,} Gaussians with {backend}, step {step + 1} of {steps}"
         picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
-        yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, message, picture)
+        yield news(0.24 + 0.76 * (step + 1) / steps, message, picture)
         if step + 1 in realigned:
             # Once more in the end: what is left of a frame's misplacement trembles from frame to frame, which strong edits show.
             last = step + 1 == steps
             for done in align_frames(fitted, data, data.pictures(range(len(data))), _ITERATIONS if last else 1, seed):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
-                yield Progress("reconstruction", 0.2 + 0.65 * (step + 1) / steps, again)
+                yield news(0.24 + 0.76 * (step + 1) / steps, again)
     return fitted, data.select(torch.tensor([len(data) // 2]))
 
 

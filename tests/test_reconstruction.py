@@ -31,7 +31,10 @@ def few_frames() -> Iterator[None]:
 
 def test_a_run_cut_off_after_the_fit_does_not_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    pictures = [step.preview for step in pipeline.reconstruct(CLIP, whole, max_seconds=0.3) if step.preview is not None]
+    through = list(pipeline.reconstruct(CLIP, whole, max_seconds=0.3))
+    pictures = [step.preview for step in through if step.preview is not None]
+    fractions = [step.fraction for step in through if step.stage == "reconstruction"]
+    assert fractions == sorted(fractions)
 
     job = pipeline.reconstruct(CLIP, cut, max_seconds=0.3)
     assert any(step.message.startswith("Aligning the frames in between, 1 of") for step in job)
