@@ -14,7 +14,7 @@ from .backgrounds import SceneEdit
 from .clip import read_gray
 from .editors import EditBatch, Editor, EditRequest, load_editor
 from .editors.face_aware import edit_face_aware
-from .editors.memory import release
+from .editors.memory import make_room
 from .expression import ExpressionCorrection, ExpressionLoss
 from .fitting import FitConfig, Fitted, fit
 from .frames import TrainingFrames
@@ -33,7 +33,6 @@ from .smirk import at_hand
 from .streaming import aside, breathe
 from .surfaces import Surfaces
 
-_ROOMY = 16e9  # bytes of a card on which an engine may stay while the avatar is fitted
 _NEAR, _ALIKE = 0.05, 0.1  # metres and difference of colour that separate two Gaussians equally
 _NEIGHBOURS = 4
 _OWN = ("eyes", "teeth", "mouth")  # regions whose detail is each frame's own: their expression is the person's
@@ -194,8 +193,7 @@ def edit_avatar(
         yield Progress("edit", (number + 1) / passes, f"{editor.name}: key frames made to agree")
         if number == 0:
             recolor(fitted, data, keys.hair)
-        if K.device.type == "cuda" and torch.cuda.get_device_properties(K.device).total_memory < _ROOMY:
-            release()  # the engine and the fit do not fit side by side
+        make_room(K.device)
         every = max(1, config.fit.steps // 6)
         for step, _ in fit(fitted, data, config.fit, seed + number, perceptual=perceptual):
             done = (number + (step + 1) / config.fit.steps) / passes
@@ -257,7 +255,8 @@ def scene_edit(requests: list[EditRequest], device: torch.device, scene: str | N
     """
     if scene not in ("auto", "edited"):
         return None
-    chain = [(aside(functools.partial(load_editor, request, str(device))), request) for request in requests]
+    about = [request for request in requests if request.kind != "tryon"]  # a garment changes no scene
+    chain = [(aside(functools.partial(load_editor, request, str(device))), request) for request in about]
     chain = [(editor, request) for editor, request in chain if scene == "edited" or editor.edits_background]
     if not chain:
         return None
@@ -267,6 +266,7 @@ def scene_edit(requests: list[EditRequest], device: torch.device, scene: str | N
         for editor, request in chain:
             source = torch.from_numpy(picture).to(device).permute(2, 0, 1)[None].float() / 255
             picture = to_uint8(editor.edit(EditBatch.of_background(source, request.strength, request.seed)))[0]
+        make_room(device)  # nobody else frees it before the next clip is learned
         return picture
 
     return edit

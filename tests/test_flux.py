@@ -293,6 +293,26 @@ def test_text_encoder_and_transformer_are_never_held_together(
     assert alive["transformer"]() is not None
 
 
+def test_the_text_encoder_leaves_a_small_card_at_once(editor: FluxKlein, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes next may be a clip that is learned: it needs the room."""
+    import weakref
+
+    from portraitgen.editors import flux, memory
+
+    made: list[weakref.ref[Any]] = []
+
+    def encoder(folder: Path, device: str) -> Any:
+        pipeline = load_encoder(folder, device)
+        made.append(weakref.ref(pipeline.text_encoder))
+        return pipeline
+
+    monkeypatch.setattr(flux, "load_encoder", encoder)
+    for small, instruction in ((True, "on a small card"), (False, "on a large card")):
+        monkeypatch.setattr(memory, "is_small", lambda _, small=small: small)
+        FluxKlein(instruction, "cpu", size=64)
+        assert (made[-1]() is None) == small
+
+
 def test_only_safetensors_are_read(folder: Path, tmp_path: Path) -> None:
     """A pickled transformer is left alone, whatever is in it."""
     import shutil

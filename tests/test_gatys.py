@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 import torch.nn.functional as functional
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor
 
 from portraitgen import weights
 from portraitgen.editors import EditBatch
@@ -26,6 +29,7 @@ from portraitgen.editors.gatys import (
     gram,
     load_vgg19,
 )
+from portraitgen.editors.memory import release, resident
 from portraitgen.errors import InputError
 
 SIZE = 48
@@ -50,9 +54,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(weights, "path", lambda name: folder if name == "vgg19" else None)
-    return folder
+    yield folder
+    release()
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +104,14 @@ def test_gram_matrices_know_no_places() -> None:
 
 
 def test_style_comes_in_and_content_stays(here: Path, painting: Path, frames: EditBatch) -> None:
-    editor = Gatys(painting, False, "cpu", steps=16)
+    editor, network = Gatys(painting, False, "cpu", steps=16), load_vgg19(here / "model.safetensors", "cpu")
     with torch.no_grad():
-        grams = editor._grams(frames.source)
-        content = editor.network(frames.source)[CONTENT_LAYER]
+        grams = editor._grams(network, frames.source)
+        content = network(frames.source)[CONTENT_LAYER]
         edited = editor.edit(frames)
-        before, _ = editor.losses(editor.network(frames.source), grams, content)
-        after, kept = editor.losses(editor.network(edited), grams, content)
-        _, lost = editor.losses(editor.network(editor.style.expand(2, -1, -1, -1)[..., :SIZE, :SIZE]), grams, content)
+        before, _ = editor.losses(network(frames.source), grams, content)
+        after, kept = editor.losses(network(edited), grams, content)
+        _, lost = editor.losses(network(editor.style.expand(2, -1, -1, -1)[..., :SIZE, :SIZE]), grams, content)
     assert edited.shape == frames.source.shape
     assert (after < 0.5 * before).all()
     assert (kept < 0.8 * lost).all()
@@ -120,12 +125,12 @@ def test_frames_do_not_touch_each_other(here: Path, painting: Path, frames: Edit
 
 
 def test_another_pass_goes_on_from_the_render(here: Path, painting: Path, frames: EditBatch) -> None:
-    editor = Gatys(painting, False, "cpu", steps=5)
+    editor, network = Gatys(painting, False, "cpu", steps=5), load_vgg19(here / "model.safetensors", "cpu")
     with torch.no_grad():
-        grams, content = editor._grams(frames.source), editor.network(frames.source)[CONTENT_LAYER]
+        grams, content = editor._grams(network, frames.source), network(frames.source)[CONTENT_LAYER]
         first = editor.edit(frames)
         second = editor.edit(replace(frames, rendered=first))
-        losses = [editor.losses(editor.network(image), grams, content)[0] for image in (first, second)]
+        losses = [editor.losses(network(image), grams, content)[0] for image in (first, second)]
     assert (losses[1] < losses[0]).all()
 
 
@@ -144,13 +149,34 @@ def test_kept_colours_are_the_sources(here: Path, painting: Path, frames: EditBa
     assert (edited[:, 0] - original[:, 0]).abs().mean() > 0.02
 
 
+def test_it_shares_the_one_place_in_memory(
+    here: Path, painting: Path, frames: EditBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another engine's model leaves before VGG19 is loaded, the other way round too, and a full card is the same sentence."""
+    editor, alive = Gatys(painting, False, "cpu", steps=1), []
+    with resident("another engine", lambda: VGG19(random_tensors(), torch.device("cpu"))) as model:
+        alive.append(weakref.ref(model))
+    del model
+    assert alive[0]() is not None
+    editor.edit(frames)
+    assert alive[0]() is None
+
+    def full(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(VGG19, "__call__", full)
+    with pytest.raises(InputError, match="not enough free memory"):
+        editor.edit(frames)
+
+
 def test_missing_weights_and_bad_files(painting: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "path", lambda name: None)
     with pytest.raises(InputError, match="python -m portraitgen weights --fetch vgg19"):
         Gatys(painting, False, "cpu")
-    (tmp_path / "broken.safetensors").write_bytes(b"nonsense" * 9)
+    (tmp_path / "model.safetensors").write_bytes(b"nonsense" * 9)
+    monkeypatch.setattr(weights, "path", lambda name: tmp_path)
     with pytest.raises(InputError, match="is broken"):
-        load_vgg19(tmp_path / "broken.safetensors", "cpu")
+        Gatys(painting, False, "cpu")
     tensors = random_tensors()
     tensors["features.10.weight"] = torch.zeros(256, 64, 3, 3)
     with pytest.raises(InputError, match=r"features\.10\.weight"):

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ from portraitgen.editors.latent_diffusion import (
     read_prompts,
     timesteps_from,
 )
-from portraitgen.editors.memory import release, resident
+from portraitgen.editors.memory import make_room, release, resident
 from portraitgen.editors.surface import one_frame
 from portraitgen.errors import InputError
 
@@ -309,6 +310,22 @@ def test_a_full_gpu_is_one_sentence_and_leaves_nothing() -> None:
     with resident("small", lambda: "other") as model:
         assert model == "model", "other errors leave it where it is"
     release()
+
+
+def test_an_engine_leaves_a_small_card_and_stays_on_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = SimpleNamespace(total_memory=12e9)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: memory)
+    loads: list[str] = []
+    for size, device, expected in ((12e9, "cuda", 2), (24e9, "cuda", 1), (12e9, "cpu", 1)):
+        memory.total_memory = size
+        loads.clear()
+        for _ in range(2):
+            with resident("engine", lambda: loads.append("loaded") or "model"):
+                make_room(device)
+                assert loads, "not while somebody uses it"
+            make_room(device)
+        assert len(loads) == expected, (size, device)
+        release()
 
 
 def test_missing_weights_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

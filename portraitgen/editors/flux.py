@@ -22,16 +22,13 @@ from torch import Tensor
 from . import EditBatch
 from .anchored_noise import anchored_noise
 from .latent_diffusion import required, resize
-from .memory import resident
+from .memory import make_room, resident
 from .prompts import clean_prompt
 
 REFERENCE_TIME = 10  # first coordinate of a reference's tokens; the edited picture's is 0
 MULTIPLE = 16  # pixels under one token
 MAX_TOKENS = 512  # of a prompt
 TEXELS = 384  # of the noise that lies on the body; in a portrait a token covers about 28 of them
-ROOM_FOR_BOTH = (
-    22e9  # bytes of GPU memory from which text encoder (8.1 GB) and transformer (7.8 GB) may lie there together
-)
 
 
 def sigmas_from(strength: float, steps: int, shift: float) -> list[float]:
@@ -177,7 +174,8 @@ def load_encoder(folder: Path, device: str) -> Any:
 def embed(folder: Path, device: str, instruction: str) -> tuple[Tensor, str | None]:
     """The instruction as the transformer reads it, ``[1, 512, D]`` in main memory; and its words, if only some of them were read.
 
-    The text encoder and the transformer are never on the card together, so that 12 GB are enough.
+    The text encoder and the transformer are never on the card together, so that 12 GB are enough; where the card is small, the encoder
+    leaves it at once, for a clip may be learned next.
     """
     with resident(("flux2-klein text encoder", folder, device), lambda: load_encoder(folder, device)) as pipeline:
         context: Tensor = pipeline.encode_prompt(instruction, device=torch.device(device))[0].cpu()
@@ -185,6 +183,8 @@ def embed(folder: Path, device: str, instruction: str) -> tuple[Tensor, str | No
         template = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
         tokens = pipeline.tokenizer(pipeline.tokenizer.apply_chat_template(said, **template)).input_ids
         read = pipeline.tokenizer.decode(tokens[:MAX_TOKENS], skip_special_tokens=True)
+    del pipeline
+    make_room(device)
     return context, read if len(tokens) > MAX_TOKENS else None
 
 

@@ -5,7 +5,7 @@ Gatys, Ecker, Bethge, "Image style transfer using convolutional neural networks"
 
 from __future__ import annotations
 
-import functools
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from .. import weights
 from ..errors import InputError
 from . import EditBatch
 from .colour import blend, from_oklab, smoothstep, to_oklab
+from .memory import resident
 from .pictures import read_picture
 
 # VGG19's convolutions by index in `features`, with their widths; 0 is a halving
@@ -76,7 +77,6 @@ class VGG19:
         return found
 
 
-@functools.lru_cache(maxsize=1)
 def load_vgg19(file: Path, device: str) -> VGG19:
     """Read ``model.safetensors`` of timm's vgg19.tv_in1k; the classifier, four fifths of it, stays on the disk."""
     from safetensors import SafetensorError, safe_open
@@ -136,7 +136,9 @@ class Gatys:
         self.understood = f"the brushwork of {picture.name}" + (" in the clip's own colours" if keep_colors else "")
         self.keep_colors, self.steps, self.chunk = keep_colors, steps, chunk
         self.device = torch.device(device)
-        self.network = load_vgg19(folder / "model.safetensors", device)
+        self.file = folder / "model.safetensors"
+        with self._network():
+            pass  # a broken file is found now, not after a clip has been learned
         self.style = style[None].to(self.device)
 
     def edit(self, batch: EditBatch) -> Tensor:
@@ -146,11 +148,12 @@ class Gatys:
         size = batch.source.shape[-2:]
         scale = min(1.0, LARGEST / max(size))
         work = (round(size[0] * scale), round(size[1] * scale))
-        with torch.no_grad():
-            grams = self._grams(batch.source)
-            frames, renders = _resize(batch.source, work), _resize(batch.rendered, work)
+        frames, renders = _resize(batch.source, work), _resize(batch.rendered, work)
         pairs = zip(frames.split(self.chunk), renders.split(self.chunk), strict=True)
-        painted = torch.cat([self._optimise(source, render, grams, batch.strength) for source, render in pairs])
+        with self._network() as network:
+            with torch.no_grad():
+                grams = self._grams(network, batch.source)
+            painted = torch.cat([self._optimise(network, *pair, grams, batch.strength) for pair in pairs])
         with torch.no_grad():
             painted = _resize(painted, (size[0], size[1]))
             if self.keep_colors:
@@ -158,14 +161,18 @@ class Gatys:
                 painted = from_oklab(torch.cat([lab[:, :1], to_oklab(batch.source)[:, 1:]], 1))
             return blend(batch.source, painted, smoothstep(0.0, 0.3, torch.tensor(batch.strength)).item()).clamp(0, 1)
 
-    def _grams(self, source: Tensor) -> dict[int, Tensor]:
+    def _network(self) -> AbstractContextManager[VGG19]:
+        key = (self.name, self.file, str(self.device))
+        return resident(key, lambda: load_vgg19(self.file, str(self.device)))
+
+    def _grams(self, network: VGG19, source: Tensor) -> dict[int, Tensor]:
         """The style's Gram matrices ``[1, C, C]``; of its lightness, brought to the frames' range, where colours are kept."""
         style = self.style
         if self.keep_colors:
             light, own = to_oklab(style)[:, :1], to_oklab(source.to(style))[:, :1]
             light = (light - light.mean()) * (own.std() / light.std().clamp_min(1e-3)) + own.mean()
             style = from_oklab(torch.cat([light.clamp(0, 1), torch.zeros_like(style[:, 1:])], 1))
-        features = self.network(style)
+        features = network(style)
         return {layer: gram(features[layer]) for layer in STYLE_LAYERS}
 
     def losses(self, features: dict[int, Tensor], grams: dict[int, Tensor], content: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,19 +184,21 @@ class Gatys:
         kept = (features[CONTENT_LAYER] - content).square().mean((1, 2, 3))
         return torch.stack(apart).mean(0), kept / content.square().mean((1, 2, 3)).clamp_min(1e-12)
 
-    def _optimise(self, source: Tensor, render: Tensor, grams: dict[int, Tensor], strength: float) -> Tensor:
+    def _optimise(
+        self, network: VGG19, source: Tensor, render: Tensor, grams: dict[int, Tensor], strength: float
+    ) -> Tensor:
         source, start = source.to(self.device), render.to(self.device)
         if self.keep_colors:
             source, start = _grey(source), _grey(start)
         with torch.no_grad():
-            content = self.network(source)[CONTENT_LAYER]
+            content = network(source)[CONTENT_LAYER]
         with torch.enable_grad():
             painted = start.clamp(0, 1).clone().requires_grad_()
             optimiser = torch.optim.Adam([painted], lr=self.rate)
             for step in range(self.steps):
                 for group in optimiser.param_groups:
                     group["lr"] = self.rate * (1 - step / self.steps)
-                style, kept = self.losses(self.network(painted), grams, content)
+                style, kept = self.losses(network(painted), grams, content)
                 rough = painted.diff(dim=2).square().mean((1, 2, 3)) + painted.diff(dim=3).square().mean((1, 2, 3))
                 loss = (self.style_weight * strength * style + kept + rough).sum()  # frames do not touch each other
                 (painted.grad,) = torch.autograd.grad(loss, [painted])

@@ -14,6 +14,7 @@ from ..errors import InputError
 
 Loaded = TypeVar("Loaded")
 
+_ROOMY = 16e9  # bytes of a card on which an engine may stay while an avatar is fitted
 _turn = threading.RLock()
 _held: dict[Hashable, Any] = {}  # at most one
 _users = 0  # how deep the thread whose turn it is has entered
@@ -53,7 +54,7 @@ def resident(key: Hashable, load: Callable[[], Loaded]) -> Iterator[Loaded]:
             _full = False
         if _full:  # outside the handler, whose traceback would keep the tensors alive
             if not _users:
-                release()
+                _free()
             raise InputError(
                 "The GPU has not enough free memory for this engine. Close what else uses it, or choose the engine builtin."
             )
@@ -62,8 +63,23 @@ def resident(key: Hashable, load: Callable[[], Loaded]) -> Iterator[Loaded]:
 def release() -> None:
     """Free the memory of the model that is held, if any, once nobody uses it."""
     with _turn:
-        if not _users:
-            _held.clear()
-            gc.collect()
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
+        if _held and not _users:
+            _free()
+
+
+def make_room(device: torch.device | str) -> None:
+    """`release` on a card on which no engine fits beside an avatar that is being fitted; elsewhere it stays for the next edit."""
+    if is_small(torch.device(device)):
+        release()
+
+
+def is_small(device: torch.device) -> bool:
+    """Whether an engine and a fit do not fit side by side on ``device``."""
+    return device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory < _ROOMY
+
+
+def _free() -> None:
+    _held.clear()
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
