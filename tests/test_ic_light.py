@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,9 +16,10 @@ from tiny_models import write_offsets, write_stable_diffusion
 from torch import Tensor
 
 from portraitgen import weights
-from portraitgen.editors import EditBatch, ic_light
+from portraitgen.editing import scene_edit
+from portraitgen.editors import EditBatch, EditRequest, ic_light
 from portraitgen.editors.ic_light import OFFSETS, IcLight, cover, light_map, load_relighter, read_lamps
-from portraitgen.editors.latent_diffusion import ALPHAS, Parts, load_unet
+from portraitgen.editors.latent_diffusion import ALPHAS, Parts, load_unet, resize
 from portraitgen.editors.memory import release
 from portraitgen.editors.surface import one_frame
 from portraitgen.errors import InputError
@@ -142,6 +145,45 @@ def test_the_persons_matte_is_kept(here: Path) -> None:
     assert relit.max() <= 1
 
 
+def test_a_scene_without_anybody_is_relit_as_a_whole(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it is the foreground, and what is said of it is not that it is a portrait; as it is of the scene behind an edit."""
+    wall = torch.rand(1, 3, 48, 64, generator=torch.Generator().manual_seed(2))
+    foregrounds, told = [], []
+    encode, walk = Parts.encode, ic_light.denoise
+
+    def remember(self: Parts, images: Tensor) -> Tensor:
+        foregrounds.append(images)
+        return encode(self, images)
+
+    def listen(*given: Any) -> Tensor:
+        told.append(given[6])
+        return walk(*given)
+
+    monkeypatch.setattr(Parts, "encode", remember)
+    monkeypatch.setattr(ic_light, "denoise", listen)
+    relighter = editor()
+    relit = relighter.edit(EditBatch.of_background(wall, seed=5))
+    assert (relit - wall).abs().mean() > 0.01
+    whole = resize(wall, [64, 64])
+    assert torch.allclose(foregrounds[0], whole * 255 / 127 - 1, atol=1e-5)
+    relighter.edit(batch(1))
+    assert told[0].shape == told[1].shape
+    assert not torch.equal(told[0], told[1])
+    monkeypatch.setitem(IcLight.__init__.__kwdefaults__, "steps", 2)
+    monkeypatch.setitem(IcLight.__init__.__kwdefaults__, "size", 64)
+    picture = (wall[0].permute(1, 2, 0) * 255).byte().numpy()
+    for text, scene, changes in (
+        ("sunset from the left", "edited", True),
+        ("sunset from the left", "auto", False),
+        ("sunset from the left, background too", "auto", True),
+        ("sunset from the left, background too", "original", False),
+    ):
+        change = scene_edit([EditRequest("relight", text, engine="ic-light")], torch.device("cpu"), scene)
+        assert (change is not None) == changes, (text, scene)
+        if change is not None:
+            assert np.abs(change(picture).astype(float) - picture).mean() > 2
+
+
 def test_sizes_strengths_and_seeds(here: Path) -> None:
     relighter = editor()
     assert relighter.edit(batch(1, 48)).shape == (1, 3, 48, 48)
@@ -209,6 +251,11 @@ def test_without_a_lamp_it_starts_from_the_render(here: Path) -> None:
 def test_words(here: Path) -> None:
     assert "from the left" in editor("sunset from the left").understood
     assert editor("in a church").understood == "the instruction as it is"
+    said = "the instruction as it is, starting from light from the left"
+    assert editor("light from the left").understood == said
+    assert editor("sunset from the left").understood == f"{said} and from behind on the right"
+    assert "surroundings" in editor("sunset from the left, background too").understood
+    assert "surroundings" not in editor("golden hour").understood, "they stay, unless they are asked for"
     for typed in ("", " \n", "<i></i>"):
         with pytest.raises(InputError):
             editor(typed)

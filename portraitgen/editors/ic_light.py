@@ -7,6 +7,7 @@ Starting from a gradient mixed with the render: Gao et al., PortraitGen, SIGGRAP
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,17 @@ from .latent_diffusion import (
     resize,
     timesteps_from,
 )
-from .light_words import parse_light
+from .light_plan import place_words
+from .light_words import names_surroundings, parse_light
 from .memory import resident
 from .pictures import read_picture
 from .prompts import clean_prompt, say_understood
 from .surface import blur
 
 OFFSETS = "iclight_sd15_fc.safetensors"
+PERSON, SCENE, QUALITY = "portrait of a person, detailed face", "scenery, background", "best quality"
 NEGATIVE = "lowres, bad anatomy, bad hands, cropped, worst quality"
+NOBODY = "person, face, lowres, worst quality"
 GREY = 127  # of 255: what the model was taught to see as nothing
 GRADIENT = 0.95  # share of the gradient in what the walk starts from
 
@@ -49,6 +53,11 @@ def read_lamps(text: str) -> tuple[Light, ...]:
         return parse_light(text).lights
     except InputError:
         return ()
+
+
+def say_lamps(lamps: Sequence[Light]) -> str:
+    """Where the lamps are that the walk starts from, as in "starting from light from the left and from behind"."""
+    return "starting from light " + " and ".join(dict.fromkeys(place_words(lamp) for lamp in lamps))
 
 
 def light_map(lamps: Sequence[Light], height: int, width: int) -> Tensor:
@@ -96,7 +105,9 @@ def load_relighter(base: Path, offsets: Path, device: str) -> Parts:
 
 
 class IcLight:
-    """Puts the person into another light, described in words or shown by a picture.
+    """Puts the person, or a scene without anybody, into another light, described in words or shown by a picture.
+
+    Of frames with a person the scene stays as it is: it is relit once for the whole clip, from a picture of it alone.
 
     Args:
         text: the light, such as "sunset from the left"; may be empty if there is a picture.
@@ -113,7 +124,6 @@ class IcLight:
     name = "IC-Light"
     reads_render = True
     face_aware = False
-    edits_background = False
     guidance = 2.0
 
     def __init__(
@@ -124,11 +134,14 @@ class IcLight:
         self.lamps = read_lamps(text) if picture is None else ()
         self.base = required("realistic-vision", self.name)
         self.offsets = required("ic-light", self.name) / OFFSETS
-        words = ", ".join(part for part in ("portrait of a person, detailed face", text, "best quality") if part)
-        self.contexts, read = read_prompts(self.base, [words, NEGATIVE])
+        person, scene = (", ".join(part for part in (what, text, QUALITY) if part) for what in (PERSON, SCENE))
+        contexts, read = read_prompts(self.base, [person, NEGATIVE, scene, NOBODY])
+        self.person, self.scene = contexts.split(2)
+        self.edits_background = names_surroundings(text.lower())
         said = [say_understood(text, read[0])] if text else []
         said += ["the light of the picture"] if picture else []
-        said += [parse_light(text).understood] if self.lamps else []
+        said += [say_lamps(self.lamps)] if self.lamps else []
+        said += ["the surroundings too"] if self.edits_background else []
         self.understood = ", ".join(said)
         self.device, self.size, self.steps, self.chunk = device, size, steps, chunk
 
@@ -136,17 +149,23 @@ class IcLight:
     def edit(self, batch: EditBatch) -> Tensor:
         """Return the relit frames, [B, 3, H, W] in [0, 1], on the batch's device; outside the person's matte they are the source.
 
+        A batch in which there is nobody is of scenes: they are relit as a whole.
+
         The strength sets how far back the walk starts (0.5 to 0.9 of the schedule) and how much of the gradient it starts from. The seed's
         noise lies on the body, and a frame's edit does not depend on the frames beside it.
         """
         if batch.strength == 0:
             return batch.source
+        nobody = not bool((batch.alpha > 1e-3).any())
+        if nobody:
+            batch = replace(batch, alpha=torch.ones_like(batch.alpha))
+        contexts = self.scene if nobody else self.person
         key = (self.name, self.base, self.offsets, self.device)
         with resident(key, lambda: load_relighter(self.base, self.offsets, self.device)) as parts:
-            relit = torch.cat([self._edit(parts, some) for some in batch.split(self.chunk)])
+            relit = torch.cat([self._edit(parts, some, contexts) for some in batch.split(self.chunk)])
         return torch.lerp(batch.source, relit, batch.alpha)
 
-    def _edit(self, parts: Parts, batch: EditBatch) -> Tensor:
+    def _edit(self, parts: Parts, batch: EditBatch, contexts: Tensor) -> Tensor:
         source, strength = batch.source, batch.strength
         size = inside_size(source, self.size)
         grey = GREY / 255
@@ -163,7 +182,7 @@ class IcLight:
             start,
             noise.to(start),
             torch.stack([kept, kept]),
-            self.contexts.to(start),
+            contexts.to(start),
             (self.guidance, 1 - self.guidance),
         )
         return resize(parts.decode(latents / parts.scale), list(source.shape[-2:])).to(source)

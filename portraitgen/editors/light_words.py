@@ -81,8 +81,7 @@ FILLER = re.compile(
 def parse_light(text: str) -> Lighting:
     """The light that ``text`` asks for. Raises InputError when there is none in it, too much text, or a contradiction."""
     line = _clean(text)
-    wide = bool(ALL.search(line)) and not NOT_ALL.search(line)
-    narrow = bool(NOT_ALL.search(line))
+    wide, narrow = names_surroundings(line), bool(NOT_ALL.search(line))
     line = ALL.sub(" ", NOT_ALL.sub(" ", line))
     changes = _changes(line)
     for pattern in CHANGES.values():
@@ -106,6 +105,11 @@ def parse_light(text: str) -> Lighting:
     if missed:
         notes.append("not understood: " + ", ".join(f"'{words}'" for words in missed))
     return replace(lighting, understood="; ".join(note for note in notes if note))
+
+
+def names_surroundings(line: str) -> bool:
+    """Whether words in lower case ask for light on what is behind the person as well."""
+    return bool(ALL.search(line)) and not NOT_ALL.search(line)
 
 
 def _clean(text: str) -> str:
