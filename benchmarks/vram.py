@@ -1,4 +1,5 @@
-"""How much GPU memory each engine from the Hub takes: full-size models with random weights, at the sizes and batches that the engines use.
+"""How much GPU memory each engine from the Hub takes: full-size models with random weights, at the sizes and batches that the engines use,
+for frames of 512 and of 768 pixels, the largest that a clip is worked on at; and what lies on the card beside it during an edit.
 
     python benchmarks/vram.py
 
@@ -13,7 +14,7 @@ import contextlib
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from unittest import mock
@@ -29,12 +30,16 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from key_layouts import MODELS
 
-from portraitgen.editors import fashn_model, flux, gatys
-from portraitgen.editors.latent_diffusion import ALPHAS, Parts, denoise, timesteps_from
+from portraitgen.crop import LARGEST_SIZE
+from portraitgen.editing import PRESETS
+from portraitgen.editors import EditBatch, fashn_model, flux, gatys
+from portraitgen.editors.latent_diffusion import ALPHAS, Parts, denoise, inside_size, resize, timesteps_from
+from portraitgen.regions import REGIONS
 
 OVERHEAD = 1.0e9  # bytes: CUDA context and kernels 0.5, convolution workspaces 0.5
 ROOM = 12e9  # bytes of the smallest card
-SIDE = 512
+SIDES = (512, LARGEST_SIZE)
+GAUSSIANS = 200_000  # of an avatar, several times what examples have
 
 
 class Living(TorchDispatchMode):
@@ -73,16 +78,20 @@ class Stage:
     Attributes:
         engine: its name.
         what: what it does.
+        side: of the frames in pixels.
         frames: at a time.
         build: makes the models on the device; their weights are counted.
-        call: uses them, given the device.
+        call: uses them on a batch of frames.
+        small: whether this is what it does on cards of 12 GB; if not, the others alone do it.
     """
 
     engine: str
     what: str
+    side: int
     frames: int
     build: Callable[[], list[Any]]
-    call: Callable[[list[Any], torch.device], Any]
+    call: Callable[[list[Any], Tensor], Any]
+    small: bool = True
 
 
 def made(name: str, dtype: torch.dtype) -> Any:
@@ -99,16 +108,16 @@ def stable_diffusion(unet: str) -> Callable[[], list[Any]]:
     return build
 
 
-def latent_edit(branches: int, steps: int) -> Callable[[list[Any], torch.device], Any]:
-    def call(models: list[Any], device: torch.device) -> Any:
+def latent_edit(branches: int, steps: int) -> Callable[[list[Any], Tensor], Any]:
+    def call(models: list[Any], frames: Tensor) -> Any:
         parts = Parts(*models)
-        frames = torch.empty(4, 3, SIDE, SIDE, device=device, dtype=torch.float16).fill_(0.1)
-        kept = parts.encode(frames)
-        contexts = torch.empty(branches, 77, 768, device=device, dtype=torch.float16).fill_(0.1)
+        kept = parts.encode(resize(frames, inside_size(frames, 512)))
+        contexts = torch.empty(branches, 77, 768, device=frames.device, dtype=torch.float16).fill_(0.1)
         guidance = (2.0, *(-1 / (branches - 1),) * (branches - 1))
-        walk = timesteps_from(0.8, steps if device.type == "cuda" else 1)
+        walk = timesteps_from(0.8, steps if frames.is_cuda else 1)
         conditions = torch.stack([kept] * branches)
-        return parts.decode(denoise(parts.predict, ALPHAS, walk, kept, kept, conditions, contexts, guidance))
+        edited = parts.decode(denoise(parts.predict, ALPHAS, walk, kept, kept, conditions, contexts, guidance))
+        return resize(edited, list(frames.shape[-2:]))
 
     return call
 
@@ -120,25 +129,27 @@ def flux_parts() -> list[Any]:
     return [made("flux2-klein-transformer", torch.bfloat16), made("flux2-klein-vae", torch.float32), schedule]
 
 
-def flux_edit(models: list[Any], device: torch.device) -> Any:
+def flux_edit(models: list[Any], frames: Tensor) -> Any:
     parts = flux.Parts(*models)
-    frames = torch.empty(4, 3, SIDE, SIDE, device=device).fill_(0.1)
+    if len(frames) == 1:  # as on a small card
+        frames = resize(frames, [512, 512])
     kept = parts.encode(frames)
-    context = torch.empty(1, 512, 7680, device=device, dtype=torch.bfloat16).fill_(0.1)
-    return parts.decode(flux.walk(parts, kept, kept, kept, context, 0.8, 4 if device.type == "cuda" else 1))
+    context = torch.empty(1, 512, 7680, device=frames.device, dtype=torch.bfloat16).fill_(0.1)
+    return parts.decode(flux.walk(parts, kept, kept, kept, context, 0.8, 4 if frames.is_cuda else 1))
 
 
-def flux_prompt(models: list[Any], device: torch.device) -> Any:
-    tokens = torch.ones(1, 512, device=device, dtype=torch.long)
-    mask = torch.zeros(1, 1, 512, 512, device=device, dtype=torch.bfloat16)
+def flux_prompt(models: list[Any], frames: Tensor) -> Any:
+    tokens = torch.ones(1, 512, device=frames.device, dtype=torch.long)
+    mask = torch.zeros(1, 1, 512, 512, device=frames.device, dtype=torch.bfloat16)
     return models[0](input_ids=tokens, attention_mask=mask, output_hidden_states=True, use_cache=False)
 
 
-def try_on(models: list[Any], device: torch.device) -> Any:
-    size = models[0].size
+def try_on(models: list[Any], frames: Tensor) -> Any:
+    size, device = models[0].size, frames.device
 
     def picture(channels: int) -> Tensor:
-        return torch.empty(2, channels, size.height, size.width, device=device, dtype=torch.bfloat16).fill_(0.1)
+        shape = (len(frames), channels, size.height, size.width)
+        return torch.empty(shape, device=device, dtype=torch.bfloat16).fill_(0.1)
 
     conditions = [picture(3), picture(1), picture(3), picture(1)]
     return fashn_model.sample(models[0], conditions, picture(3), 20 if device.type == "cuda" else 2, 1.5)
@@ -153,13 +164,13 @@ def style_network() -> list[Any]:
 
 
 @torch.enable_grad()
-def paint(models: list[Any], device: torch.device) -> Any:
+def paint(models: list[Any], frames: Tensor) -> Any:
     """The engine's step: features and Gram matrices of the frames, and the way back to their pixels."""
     network = models[0]
-    painted = torch.full((4, 3, SIDE, SIDE), 0.1, device=device).requires_grad_()
+    painted = frames.clone().requires_grad_()
     with torch.no_grad():
         content = network(painted)[gatys.CONTENT_LAYER]
-    for _ in range(120 if device.type == "cuda" else 2):
+    for _ in range(120 if frames.is_cuda else 2):
         features = network(painted)
         apart = torch.stack([gatys.gram(features[layer]).square().mean() for layer in gatys.STYLE_LAYERS]).sum()
         loss = apart + (features[gatys.CONTENT_LAYER] - content).square().mean()
@@ -168,14 +179,47 @@ def paint(models: list[Any], device: torch.device) -> Any:
     return painted
 
 
+STABLE_DIFFUSION = stable_diffusion("instruct-pix2pix-unet")
 STAGES = (
-    Stage("instruct-pix2pix", "edit", 4, stable_diffusion("instruct-pix2pix-unet"), latent_edit(3, 10)),
-    Stage("ic-light", "edit", 4, stable_diffusion("instruct-pix2pix-unet"), latent_edit(2, 25)),
-    Stage("flux2-klein", "prompt", 0, lambda: [made("flux2-klein-text-encoder", torch.bfloat16)], flux_prompt),
-    Stage("flux2-klein", "edit", 4, flux_parts, flux_edit),
-    Stage("gatys", "edit", 4, style_network, paint),
-    Stage("fashn-vton", "edit", 2, lambda: [made("fashn-vton", torch.bfloat16)], try_on),
+    Stage("flux2-klein", "prompt", 0, 0, lambda: [made("flux2-klein-text-encoder", torch.bfloat16)], flux_prompt),
+    *(
+        stage
+        for side in SIDES
+        for stage in (
+            Stage("instruct-pix2pix", "edit", side, 4, STABLE_DIFFUSION, latent_edit(3, 10)),
+            Stage("ic-light", "edit", side, 4, STABLE_DIFFUSION, latent_edit(2, 25)),
+            Stage("flux2-klein", "edit on a small card", side, 1, flux_parts, flux_edit),
+            Stage("flux2-klein", "edit", side, 4, flux_parts, flux_edit, small=False),
+            Stage("gatys", "edit", side, 4, style_network, paint),
+            Stage("fashn-vton", "edit", side, 2, lambda: [made("fashn-vton", torch.bfloat16)], try_on),
+        )
+    ),
 )
+
+
+def beside(preset: str, side: int) -> int:
+    """Bytes of what lies on the card while an engine edits key frames of ``side`` pixels: all key frames with what the body knows of them,
+    the batch and its crops of heads, the avatar, and the perceptual loss. Made on the meta device."""
+    from torchvision.models import vgg16
+
+    config = PRESETS[preset]
+
+    def made_of(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    def size(tensors: Iterable[Any]) -> int:
+        return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor))
+
+    each = (config.key_frames, side, side)
+    body = [made_of(*each, dtype=torch.int32), made_of(*each, 3), made_of(*each)]
+    keys = [made_of(*each, 3, dtype=torch.uint8), made_of(*each, dtype=torch.uint8)]
+    edited = made_of(*each, 3)
+    batch = EditBatch.of_background(made_of(config.batch, 3, side, side))
+    regions = len(REGIONS) * batch.alpha.nbytes
+    with torch.device("meta"):
+        trunk = vgg16().features
+    avatar = GAUSSIANS * (32 + 11) * 4
+    return size([*body, *keys, edited, *trunk.parameters()]) + 2 * (size(vars(batch).values()) + regions) + avatar
 
 
 def bytes_of(models: list[Any]) -> dict[int, Tensor]:
@@ -209,21 +253,29 @@ def counting(device: torch.device, weights: list[Tensor]) -> Iterator[dict[str, 
 def measure(stage: Stage, device: torch.device) -> dict[str, Any]:
     with device:
         models = stage.build()
+    dtype = torch.float16 if stage.build is STABLE_DIFFUSION else torch.float32
+    frames = torch.full(
+        (max(1, stage.frames), 3, max(64, stage.side), max(64, stage.side)), 0.1, dtype=dtype, device=device
+    )
     weights = bytes_of(models)
     held = sum(tensor.untyped_storage().nbytes() for tensor in weights.values())
     if device.type == "cuda":
-        stage.call(models, device)  # kernels are chosen and compiled in the first call
+        stage.call(models, frames)  # kernels are chosen and compiled in the first call
     with counting(device, list(weights.values())) as found:
-        stage.call(models, device)
-    total = held + found["peak"]
+        stage.call(models, frames)
+    besides = max(beside(preset, stage.side) for preset in PRESETS) if stage.side else 0
+    total = held + found["peak"] + besides
     row = {
         "engine": stage.engine,
         "stage": stage.what,
+        "side": stage.side,
         "frames": stage.frames,
         "weights_gb": held / 1e9,
         "rest_gb": found["peak"] / 1e9,
+        "beside_gb": besides / 1e9,
         "total_gb": total / 1e9,
         "fits_12_gb": total < ROOM,
+        "on_12_gb": stage.small,
         "seconds": round(found["seconds"], 3) if "seconds" in found else None,
     }
     del models
@@ -235,9 +287,7 @@ def measure(stage: Stage, device: torch.device) -> dict[str, Any]:
 def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "meta")
     rows = [measure(stage, device) for stage in STAGES]
-    report(
-        "vram", rows, side=SIDE, how="measured on the GPU" if device.type == "cuda" else "computed on the meta device"
-    )
+    report("vram", rows, how="measured on the GPU" if device.type == "cuda" else "computed on the meta device")
 
 
 if __name__ == "__main__":

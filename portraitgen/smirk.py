@@ -10,7 +10,6 @@ the file, and their licence is non-commercial. Whoever has it running can pass a
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -88,7 +87,7 @@ def _stored(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"There is no file {path}. {_SOURCE}.") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # what is no checkpoint is refused wherever its bytes happen to lead
         raise InputError(f"{path.name} is not a checkpoint that can be read safely. {_SOURCE}.") from error
     found = content.items() if isinstance(content, dict) else ()
     stored = {name.removeprefix(_PREFIX): value for name, value in found if str(name).startswith(_PREFIX)}

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tiny_models import write_smirk
 from torch import Tensor
 
 from portraitgen import smirk
@@ -273,28 +274,8 @@ def test_correction_leaves_alone_what_is_no_face(frame: np.ndarray, face: np.nda
     assert not torch.equal(both[:1], edited)
 
 
-def smirk_checkpoint(path: Path, change: str = "") -> dict[str, Tensor]:
-    """A file of the published layout with random weights: three encoders, of which one is wanted, and the generator."""
-    import timm
-
-    torch.manual_seed(0)
-    trunk = timm.create_model(smirk.BACKBONE, pretrained=False, features_only=True).state_dict()
-    prefix = "smirk_encoder.expression_encoder."
-    stored = {f"{prefix}encoder.{name}": value for name, value in trunk.items()}
-    stored[f"{prefix}expression_layers.0.weight"] = 0.05 * torch.randn(55, 960)
-    stored[f"{prefix}expression_layers.0.bias"] = 0.1 * torch.ones(55)
-    stored["smirk_encoder.shape_encoder.shape_layers.0.bias"] = torch.zeros(300)
-    stored["smirk_generator.input.weight"] = torch.zeros(1)
-    if change == "shape":
-        stored[f"{prefix}expression_layers.0.weight"] = torch.zeros(105, 960)
-    if change == "missing":
-        del stored[f"{prefix}encoder.conv_stem.weight"]
-    torch.save(stored, path)
-    return stored
-
-
 def test_smirk(tmp_path: Path, frame: np.ndarray, face: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
-    stored = smirk_checkpoint(tmp_path / smirk.CHECKPOINT)
+    stored = write_smirk(tmp_path / smirk.CHECKPOINT)
     monkeypatch.setattr(smirk.weights, "ROOT", tmp_path)
     encoder = smirk.at_hand()
     assert encoder is not None
@@ -327,7 +308,7 @@ def test_smirk_files_that_are_not(tmp_path: Path) -> None:
     path = tmp_path / "some.pt"
     with pytest.raises(InputError, match="There is no file"):
         smirk.Smirk(path)
-    for content in (b"", b"not a checkpoint", struct.pack("<Q", 7) * 30):
+    for content in (b"", b"not a checkpoint", b"half of it", struct.pack("<Q", 7) * 30):
         path.write_bytes(content)
         with pytest.raises(InputError, match="can be read safely"):
             smirk.Smirk(path)
@@ -338,7 +319,7 @@ def test_smirk_files_that_are_not(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no expression encoder"):
         smirk.Smirk(path)
     for change in ("shape", "missing"):
-        smirk_checkpoint(path, change)
+        write_smirk(path, change)
         with pytest.raises(InputError, match="does not fit"):
             smirk.Smirk(path)
 

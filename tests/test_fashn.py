@@ -11,45 +11,28 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from pose_network import write_pose_network
 from safetensors.torch import save_file
+from tiny_models import TINY, filled, write_try_on
 from torch import Tensor
 
 from portraitgen import weights
 from portraitgen.body import LABELS
 from portraitgen.editors import EditBatch
 from portraitgen.editors.fashn import FashnTryOn, find_wearer, worn_area
-from portraitgen.editors.fashn_model import Size, TryOnTransformer, flow_times, load_transformer, sample
+from portraitgen.editors.fashn_model import TryOnTransformer, flow_times, load_transformer, sample
 from portraitgen.editors.memory import release
 from portraitgen.editors.surface import one_frame
 from portraitgen.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TINY = Size(height=96, width=72, features=64, heads=2, mixers=1, doubles=2, singles=2, axes=(8, 12, 12))
 LAYOUT = Path(__file__).parent / "layouts" / "fashn_vton.json"
-
-
-def filled(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights that any implementation can be given: waves that depend on a key's place in the alphabet alone."""
-    out = {}
-    for number, name in enumerate(sorted(state)):
-        shape = state[name].shape
-        wave = torch.sin(0.37 * torch.arange(state[name].numel(), dtype=torch.float64) + number).float().view(shape)
-        spread = 0.2 if len(shape) == 1 else shape[1:].numel() ** -0.5
-        out[name] = 1 + 0.2 * wave if name.endswith("scale") else spread * wave
-    return out
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
-    (folder / "fashn-vton").mkdir()
-    (folder / "dwpose").mkdir()
-    save_file(filled(TryOnTransformer(TINY).state_dict()), folder / "fashn-vton" / "model.safetensors")
-    gains = np.ones(133)
-    gains[[10, 30]] = 0  # right wrist, a point of the face
-    write_pose_network(folder / "dwpose" / "dw-ll_ucoco_384.onnx", gains)
+    write_try_on(folder)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import write_flux
 from torch import Tensor
 
 from portraitgen import weights
@@ -23,69 +23,11 @@ from portraitgen.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CHAT = "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}"
-
-
-def write_tokenizer(folder: Path) -> None:
-    """A Qwen tokenizer of single bytes."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
-
-    folder.mkdir(parents=True)
-    tokens = [*bytes_to_unicode().values(), "<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    special = {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>", "unk_token": None}
-    settings = {"tokenizer_class": "Qwen2Tokenizer", "model_max_length": 512}
-    (folder / "chat_template.jinja").write_text(CHAT)
-    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, **special}))
-
-
-def write_models(folder: Path) -> None:
-    """The layout of black-forest-labs/FLUX.2-klein-4B."""
-    from diffusers import AutoencoderKLFlux2, FlowMatchEulerDiscreteScheduler, Flux2Transformer2DModel
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    torch.manual_seed(0)
-    write_tokenizer(folder / "tokenizer")
-    FlowMatchEulerDiscreteScheduler(
-        shift=3.0, use_dynamic_shifting=True, time_shift_type="exponential"
-    ).save_pretrained(folder / "scheduler")
-    transformer = Flux2Transformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=48,
-        axes_dims_rope=(4, 4, 4, 4),
-        timestep_guidance_channels=32,
-        guidance_embeds=False,
-    )
-    for parameter in transformer.parameters():
-        if parameter.ndim == 2:
-            torch.nn.init.normal_(parameter, std=1.5 * parameter.shape[1] ** -0.5)  # so that inputs come through
-    transformer.save_pretrained(folder / "transformer")
-    vae = AutoencoderKLFlux2(block_out_channels=(8, 8, 8, 8), latent_channels=4, norm_num_groups=4, layers_per_block=1)
-    vae.bn.running_mean.normal_()
-    vae.bn.running_var.uniform_(0.5, 2.0)
-    vae.save_pretrained(folder / "vae")
-    config = Qwen3Config(
-        hidden_size=16,
-        intermediate_size=16,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        num_hidden_layers=28,
-        vocab_size=259,
-        tie_word_embeddings=True,
-    )
-    Qwen3ForCausalLM(config).save_pretrained(folder / "text_encoder")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights") / "flux2-klein"
-    write_models(folder)
+    write_flux(folder)
     return folder
 
 
@@ -311,6 +253,27 @@ def test_the_text_encoder_leaves_a_small_card_at_once(editor: FluxKlein, monkeyp
         monkeypatch.setattr(memory, "is_small", lambda _, small=small: small)
         FluxKlein(instruction, "cpu", size=64)
         assert (made[-1]() is None) == small
+
+
+def test_on_a_small_card_large_frames_are_edited_one_by_one_and_smaller(
+    editor: FluxKlein, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from portraitgen.editors import flux
+
+    seen: list[Tensor] = []
+    encode = Parts.encode
+
+    def remember(self: Parts, images: Tensor) -> Tensor:
+        seen.append(images)
+        return encode(self, images)
+
+    monkeypatch.setattr(Parts, "encode", remember)
+    for small, shape in ((False, (2, 3, 96, 80)), (True, (1, 3, 64, 48))):
+        monkeypatch.setattr(flux, "is_small", lambda _, small=small: small)
+        seen.clear()
+        edited = FluxKlein("make hair red", "cpu", size=64, chunk=2).edit(batch(2, 96, 80))
+        assert edited.shape == (2, 3, 96, 80)
+        assert {tuple(images.shape) for images in seen} == {shape}
 
 
 def test_only_safetensors_are_read(folder: Path, tmp_path: Path) -> None:

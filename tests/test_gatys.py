@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as functional
 from PIL import Image
-from safetensors.torch import save_file
+from tiny_models import vgg19_tensors, write_vgg19
 from torch import Tensor
 
 from portraitgen import weights
@@ -25,7 +25,6 @@ from portraitgen.editors.gatys import (
     STYLE_LAYERS,
     VGG19,
     Gatys,
-    convolutions,
     gram,
     load_vgg19,
 )
@@ -35,21 +34,10 @@ from portraitgen.errors import InputError
 SIZE = 48
 
 
-def random_tensors() -> dict[str, torch.Tensor]:
-    """Every tensor of timm's vgg19.tv_in1k that is read, and a little of what is not."""
-    generator = torch.Generator().manual_seed(0)
-    tensors = {"head.fc.weight": torch.zeros(10, 8), "pre_logits.fc1.bias": torch.zeros(8)}
-    for index, before, after in convolutions():
-        deviation = (2 / (9 * before)) ** 0.5
-        tensors[f"features.{index}.weight"] = torch.randn(after, before, 3, 3, generator=generator) * deviation
-        tensors[f"features.{index}.bias"] = 0.05 * torch.randn(after, generator=generator)
-    return tensors
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("vgg19")
-    save_file(random_tensors(), path / "model.safetensors")
+    write_vgg19(path)
     return path
 
 
@@ -82,7 +70,7 @@ def test_layout_and_features_are_those_of_torchvision() -> None:
     from torchvision.models import vgg
 
     reference = vgg.make_layers(vgg.cfgs["E"])[: max(STYLE_LAYERS) + 2]
-    tensors = random_tensors()
+    tensors = vgg19_tensors()
     shared = {name.removeprefix("features."): value for name, value in tensors.items() if name.startswith("features.")}
     reference.load_state_dict(shared, strict=True)
     images = torch.rand(2, 3, 40, 56, generator=torch.Generator().manual_seed(1))
@@ -154,7 +142,7 @@ def test_it_shares_the_one_place_in_memory(
 ) -> None:
     """Another engine's model leaves before VGG19 is loaded, the other way round too, and a full card is the same sentence."""
     editor, alive = Gatys(painting, False, "cpu", steps=1), []
-    with resident("another engine", lambda: VGG19(random_tensors(), torch.device("cpu"))) as model:
+    with resident("another engine", lambda: VGG19(vgg19_tensors(), torch.device("cpu"))) as model:
         alive.append(weakref.ref(model))
     del model
     assert alive[0]() is not None
@@ -177,7 +165,7 @@ def test_missing_weights_and_bad_files(painting: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(weights, "path", lambda name: tmp_path)
     with pytest.raises(InputError, match="is broken"):
         Gatys(painting, False, "cpu")
-    tensors = random_tensors()
+    tensors = vgg19_tensors()
     tensors["features.10.weight"] = torch.zeros(256, 64, 3, 3)
     with pytest.raises(InputError, match=r"features\.10\.weight"):
         VGG19(tensors, torch.device("cpu"))

@@ -22,7 +22,7 @@ from torch import Tensor
 from . import EditBatch
 from .anchored_noise import anchored_noise
 from .latent_diffusion import required, resize
-from .memory import make_room, resident
+from .memory import is_small, make_room, resident
 from .prompts import clean_prompt
 
 REFERENCE_TIME = 10  # first coordinate of a reference's tokens; the edited picture's is 0
@@ -194,9 +194,10 @@ class FluxKlein:
     Args:
         instruction: what to change, in any language that Qwen3 reads; beyond 512 tokens it is cut.
         device: "cpu" or "cuda".
-        size: least length in pixels of the longer side at which it edits; larger frames are edited at their own size.
+        size: least length in pixels of the longer side at which it edits; larger frames are edited at their own size, but on a small
+            card, where it would not fit beside the key frames, at this one.
         steps: transformer steps per edit; the model is distilled to 4.
-        chunk: frames edited at a time.
+        chunk: frames edited at a time; one on a small card.
 
     Raises:
         InputError: if the weights are not here, or the instruction holds no words.
@@ -212,7 +213,8 @@ class FluxKlein:
         self.folder, self.device = required("flux2-klein", self.name), device
         self.context, read = embed(self.folder, device, instruction)
         self.understood = "the instruction as it is" if read is None else f"the instruction as far as “… {read[-40:]}”"
-        self.size, self.steps, self.chunk = size, steps, chunk
+        self.small = is_small(torch.device(device))
+        self.size, self.steps, self.chunk = size, steps, 1 if self.small else chunk
 
     @torch.no_grad()
     def edit(self, batch: EditBatch) -> Tensor:
@@ -229,7 +231,8 @@ class FluxKlein:
 
     def _edit(self, parts: Parts, batch: EditBatch) -> Tensor:
         height, width = batch.source.shape[-2:]
-        scale = max(1.0, self.size / max(height, width))
+        scale = self.size / max(height, width)
+        scale = scale if self.small else max(1.0, scale)
         inside = [max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in (height, width)]
         reference = parts.encode(resize(batch.source, inside))
         start = parts.encode(resize(batch.rendered, inside))
