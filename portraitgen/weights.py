@@ -3,7 +3,8 @@
 Every entry is pinned to a commit. A fetched entry lies in ``weights/NAME`` (or below ``PORTRAITGEN_WEIGHTS``) with a
 ``fetched.json`` that names the commit and the size of each file; it is written last, once every checksum has been
 compared with the Hub's. Files of the same commit in the Hub's own cache (``HF_HOME``), where a Space's
-``preload_from_hub`` leaves them, serve too. ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` work as everywhere.
+``preload_from_hub`` leaves them, serve too if nothing of them is cut off; that their bytes are right is its client's word.
+``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` work as everywhere.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, cast
 
 from .errors import InputError
 from .storage import explain_os_error, is_full, replacing
-from .weights_table import AT_START, ENGINE_WEIGHTS, TABLE, Entry
+from .weights_table import AT_START, ENGINE_WEIGHTS, OWN_FILES, TABLE, Entry
 
 ROOT = Path(os.environ.get("PORTRAITGEN_WEIGHTS") or Path(__file__).parent.parent / "weights")
 MANIFEST = "fetched.json"
@@ -78,8 +79,22 @@ def _in_hub_cache(entry: Entry) -> Path | None:
     from huggingface_hub import constants
 
     snapshot = Path(constants.HF_HUB_CACHE, f"models--{entry.repo.replace('/', '--')}", "snapshots", entry.revision)
-    complete = all(any((snapshot / file).is_file() for file in choice) for choice in entry.parts)
-    return snapshot if complete else None
+    present = [next((file for file in choice if (snapshot / file).is_file()), None) for choice in entry.parts]
+    return snapshot if all(file is not None and _is_complete(snapshot / file) for file in present) else None
+
+
+def _is_complete(file: Path) -> bool:
+    """Whether nothing of a file is cut off, as far as it tells by itself: safetensors know their length, others are not empty."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        size = file.stat().st_size
+        if file.suffix != ".safetensors":
+            return size > 0
+        with open(file, "rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, size)))
+        ends = [value["data_offsets"][1] for name, value in header.items() if name != "__metadata__"]
+        return bool(size == 8 + length + max(ends, default=0))
+    return False
 
 
 def status() -> list[Status]:
@@ -99,7 +114,7 @@ def table() -> str:
             f"    for {entry.needed_by}",
             f"    {entry.repo}@{entry.revision[:12]}, licence: {entry.licence}{gate}",
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *OWN_FILES])
 
 
 def fetch(name: str, on_progress: Callable[[int, int], None] | None = None) -> Path:

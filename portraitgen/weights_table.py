@@ -154,6 +154,16 @@ TABLE = (
     ),
 )
 
+# Files that a person brings, as `python -m portraitgen weights` shows them; see weights/README.md.
+OWN_FILES = (
+    "SMIRK_em1.pt  your own file, optional",
+    "    for keeping expressions, in place of FaceMesh; put it beside the folders above",
+    "    georgeretsi/smirk, licence: MIT code; FLAME, EMOCA and MICA, with which it was trained, are non-commercial",
+    "SMPLX_NEUTRAL.npz  your own file, optional",
+    "    for the body smplx; put it beside the folders above",
+    "    smpl-x.is.tue.mpg.de, licence: non-commercial",
+)
+
 # What each engine of `portraitgen.editors` needs from the table.
 ENGINE_WEIGHTS: dict[str, tuple[str, ...]] = {
     "builtin": (),

@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hub_server import Hub, Repository, serve
-from tiny_models import write_offsets, write_stable_diffusion
+from safetensors.torch import save_file
 
 from portraitgen import weights
-from portraitgen.editors.ic_light import OFFSETS
 from portraitgen.errors import InputError
 from portraitgen.weights_table import AT_START, ENGINE_WEIGHTS, Entry
 
@@ -123,6 +123,7 @@ def test_an_empty_folder_lists_what_is_missing(tmp_path: Path) -> None:
     assert done.stdout.count("missing: python -m portraitgen weights --fetch") == len(weights.TABLE)
     assert "OpenRAIL" in done.stdout
     assert "553.5 MB" in done.stdout
+    assert "SMIRK_em1.pt  your own file" in done.stdout
 
 
 def test_fetch_all(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,30 +318,6 @@ def test_progress_while_waiting_and_an_error_at_its_end(hub: Hub, tmp_path: Path
     assert said[-1].startswith("refused: http://127.0.0.1:9 cannot be reached")
 
 
-def test_real_models_arrive_whole_and_edit(hub: Hub, tmp_path: Path) -> None:
-    """Tiny models of the real classes, through the Hub's protocol into the two diffusion engines."""
-    write_stable_diffusion(tmp_path / "there" / "instruct-pix2pix")
-    write_stable_diffusion(tmp_path / "there" / "realistic-vision", in_channels=4, variant=None)
-    write_offsets(tmp_path / "there" / "realistic-vision", tmp_path / "there" / "ic-light" / OFFSETS)
-    for name in ("instruct-pix2pix", "realistic-vision", "ic-light"):
-        entry, folder = weights.find(name), tmp_path / "there" / name
-        files = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
-        hub.repositories[entry.repo] = Repository(entry.revision, files)
-    code = (
-        "import torch\n"
-        "from portraitgen import weights\n"
-        "from portraitgen.editors import EditBatch\n"
-        "from portraitgen.editors.ic_light import IcLight\n"
-        "from portraitgen.editors.latent_diffusion import InstructPix2Pix\n"
-        "for name in ('instruct-pix2pix', 'realistic-vision', 'ic-light'): weights.fetch(name)\n"
-        "batch = EditBatch.of_background(torch.rand(1, 3, 64, 64))\n"
-        "for editor in (InstructPix2Pix('red hair', 'cpu', size=64, steps=2), IcLight('from the left', None, 'cpu', size=64, steps=2)):\n"
-        "    print(editor.name, tuple(editor.edit(batch).shape))"
-    )
-    done = run_code(hub, tmp_path / "here", code)
-    assert done.stdout == "InstructPix2Pix (1, 3, 64, 64)\nIC-Light (1, 3, 64, 64)\n", done.stderr
-
-
 def test_a_full_disk_is_noticed_before_the_download(hub: Hub, tmp_path: Path) -> None:
     code = (
         "import shutil, types; shutil.disk_usage = lambda path: types.SimpleNamespace(total=9, used=9, free=1000)\n"
@@ -371,5 +348,16 @@ def test_the_hubs_own_cache_serves_too(tmp_path: Path, monkeypatch: pytest.Monke
     snapshot = tmp_path / "cache" / "models--timm--vgg16.tv_in1k" / "snapshots" / VGG.revision
     snapshot.mkdir(parents=True)
     assert weights.path("vgg16") is None
-    (snapshot / "model.safetensors").write_bytes(b"weights")
+    file = snapshot / "model.safetensors"
+    save_file({"a.weight": torch.rand(8, 4), "b.bias": torch.rand(4)}, file, {"format": "pt"})
     assert weights.path("vgg16") == snapshot
+    whole = file.read_bytes()
+    for broken in (b"", whole[:6], whole[:40], whole[:-1], whole + b"\0", b"weights of another kind"):
+        file.write_bytes(broken)
+        assert weights.path("vgg16") is None, "what is cut off is fetched anew"
+    folder = tmp_path / "cache" / "models--fashn-ai--DWPose" / "snapshots" / weights.find("dwpose").revision
+    folder.mkdir(parents=True)
+    (folder / "dw-ll_ucoco_384.onnx").touch()
+    assert weights.path("dwpose") is None
+    (folder / "dw-ll_ucoco_384.onnx").write_bytes(b"network")
+    assert weights.path("dwpose") == folder
