@@ -170,10 +170,11 @@ def edit_avatar(
     chosen = diverse_frames(fitted.poses.tracked, usable_frames(portrait), config.key_frames)
     passes = config.passes if editor.reads_render else 1
     budget = f"{len(chosen)} key frames" + (f", {passes} times" if passes > 1 else "")
-    yield Progress("edit", 0.0, f"{editor.name}: {editor.understood}; {budget}")
-    keys = load_key_frames(portrait, fitted, K, chosen)
     # A look that is computed from the frame keeps its expression; one that is dreamt up from noise may not.
     correct = ExpressionCorrection(ExpressionLoss(K.device, at_hand(K.device))) if editor.reads_render else None
+    kept = f"; expression kept by {correct.loss.encoder.name}" if correct else ""
+    yield Progress("edit", 0.0, f"{editor.name}: {editor.understood}; {budget}{kept}")
+    keys = load_key_frames(portrait, fitted, K, chosen)
     faces = torch.from_numpy(crop_landmarks(portrait)[chosen.numpy()]).to(K)
     perceptual = aside(lambda: PerceptualLoss(K.device)) if config.fit.perceptual else None
     for number in range(passes):

@@ -170,11 +170,14 @@ def edit(
         if save.exists() and any(save.iterdir()):
             raise InputError(f"{save} is not empty. Choose a new folder for the edited portrait.")
     from .editors import choose_engine, load_editor
+    from .smirk import at_hand
 
     where = resolve_device(device)
     request = choose_engine(request, str(where))
     yield from fetch(request.engine)
     editor = aside(functools.partial(load_editor, request, str(where)))
+    if editor.reads_render:
+        aside(at_hand)  # the person's own file: find out now, not after the clip is learned, whether it can be used
     if source.is_file():
         with tempfile.TemporaryDirectory(prefix="portraitgen-") as folder:
             portrait_folder = Path(folder) / "portrait"
