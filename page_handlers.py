@@ -19,7 +19,7 @@ import spaces
 from portraitgen import weights
 from portraitgen.apart import apart
 from portraitgen.cores import usable_cores
-from portraitgen.editors import ENGINES, choose_engine
+from portraitgen.editors import ENGINES
 from portraitgen.errors import InputError, Overrun
 from portraitgen.estimates import clip_seconds, expected_seconds, finished_stages, seconds_left, share_done
 from portraitgen.heap import trim
@@ -71,7 +71,7 @@ def work(job: Job) -> Iterator[Progress]:
             job.clip, job.portrait, preset=job.preset, start=job.start, max_seconds=job.max_seconds
         )
     if job.verb == "edit":
-        yield from pipeline.edit(job.source, job.output, preset=job.preset, **job.options)
+        yield from pipeline.edit(job.source, job.output, preset=job.preset, stand_in=True, **job.options)
     elif job.verb in ("render", "webm", "orbit"):
         yield from pipeline.render(job.source, job.output, **job.options)
     elif job.verb in PACKED:
@@ -106,7 +106,8 @@ def share(job: Job) -> Iterator[Progress]:
             options = {"preset": job.preset, **part, "until": "matting"}
             yield from apart(pipeline.reconstruct, job.clip, job.portrait, **options)
         if job.verb == "edit":
-            yield from pipeline.fetch(choose_engine(job.options["request"], "cuda").engine)
+            request = yield from pipeline.settle_engine(job.options["request"], "cuda", stand_in=True)
+            job = replace(job, options=job.options | {"request": request})
         # Here, where it is not paid for; the GPU's worker is forked off this process.
         pipeline.load_for_learning()
         pipeline.load_for_editing()
@@ -169,7 +170,7 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         shown = -1.0
         for step in run(job):
             latest = step.preview if step.preview is not None else latest
-            remarks = step.notes or remarks
+            remarks = tuple(dict.fromkeys(remarks + step.notes))
             now = time.monotonic()
             if now - shown < 0.4 and step.fraction < 1:
                 continue

@@ -10,7 +10,8 @@ import functools
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -139,6 +140,7 @@ def edit(
     device: str = "auto",
     save: Path | None = None,
     mark: bool = False,
+    stand_in: bool = False,
 ) -> Iterator[Progress]:
     """Edit a portrait and write the whole clip, edited, with its sound.
 
@@ -153,6 +155,7 @@ def edit(
         device: "auto", "cpu" or "cuda".
         save: folder for the edited portrait, to render or to edit again.
         mark: draw "AI-edited" small in a corner; the file's tags say it in any case.
+        stand_in: as for `settle_engine`.
     """
     _check_choice("preset", preset, PRESETS)
     yield Progress("edit", 0.0, "Starting")
@@ -169,12 +172,11 @@ def edit(
         check_writable(save)
         if save.exists() and any(save.iterdir()):
             raise InputError(f"{save} is not empty. Choose a new folder for the edited portrait.")
-    from .editors import choose_engine, load_editor
+    from .editors import load_editor
     from .smirk import at_hand
 
     where = resolve_device(device)
-    request = choose_engine(request, str(where))
-    yield from fetch(request.engine)
+    request = yield from settle_engine(request, str(where), stand_in=stand_in)
     editor = aside(functools.partial(load_editor, request, str(where)))
     if editor.reads_render:
         aside(at_hand)  # the person's own file: find out now, not after the clip is learned, whether it can be used
@@ -188,10 +190,49 @@ def edit(
         yield from _edit_portrait(source, output, request, editor, behind, where, preset, save, mark)
 
 
-def fetch(engine: str) -> Iterator[Progress]:
-    """Fetch the weights of an editor's engine if they are not here yet."""
-    for step in weights.fetching(weights.missing(engine)):
-        yield Progress("edit", step.done / max(step.total, 1), str(step))
+def settle_engine(
+    request: EditRequest, device: str, *, stand_in: bool = False
+) -> Generator[Progress, None, EditRequest]:
+    """Settle which engine does ``request`` on ``device``, and fetch its weights if they are not here yet.
+
+    "auto" takes what is here. A named engine is insisted on: whoever names one on the command line wants that one or the reason why not.
+    With ``stand_in``, as on the page, whose visitor can install nothing, the built-in engine takes over. Whenever it does, the progress
+    says so by name, and why.
+
+    Returns:
+        The request with the engine that will do it.
+
+    Raises:
+        InputError: as `choose_engine`; the weights cannot be had; or the built-in engine, taking over, cannot do what is asked.
+    """
+    from .editors import ENGINES, choose_engine
+
+    chosen = choose_engine(request, device)
+    if request.engine == "auto" and chosen.engine == "builtin" and device.startswith("cuda"):
+        wanted = ENGINES[request.kind][1]
+        return (yield from _take_over(chosen, wanted, weights.not_here(wanted)))
+    try:
+        for step in weights.fetching(weights.missing(chosen.engine)):
+            yield Progress("edit", step.done / max(step.total, 1), str(step))
+    except InputError as error:
+        if not stand_in:
+            raise
+        return (yield from _take_over(replace(chosen, engine="builtin"), chosen.engine, str(error)))
+    return chosen
+
+
+def _take_over(request: EditRequest, wanted: str, why: str) -> Generator[Progress, None, EditRequest]:
+    """Let the built-in engine do ``request``, if it can, in place of ``wanted``."""
+    from .editors import load_editor
+    from .wording import cannot_use, took_over
+
+    try:
+        aside(functools.partial(load_editor, request, "cpu"))
+    except InputError as error:
+        raise InputError(f"{cannot_use(wanted, why)} {error}") from None
+    said = f"{cannot_use(wanted, why)} {took_over(request.kind)}"
+    yield Progress("edit", 0.0, said, notes=(said,))
+    return request
 
 
 def _edit_portrait(

@@ -52,7 +52,7 @@ def follow(steps: Iterator[Progress], stages: Sequence[str]) -> dict[str, float]
                 order.append(step.stage)
             new_stage = step.stage not in seconds
             now = time.perf_counter()
-            notes = step.notes or notes
+            notes = tuple(dict.fromkeys(notes + step.notes))
             seconds[step.stage] = seconds.get(step.stage, 0.0) + now - last
             last = now
             if bar is None and (sys.stderr.isatty() or (step.stage not in JUDGING_STAGES and step.fraction > 0)):

@@ -213,6 +213,12 @@ def missing(engine: str) -> list[str]:
     return [name for name in ENGINE_WEIGHTS[engine] if path(name) is None]
 
 
+def not_here(engine: str) -> str:
+    """What an engine of the editors lacks and what to do, as the end of a sentence."""
+    commands = " and ".join(f"python -m portraitgen weights --fetch {name}" for name in missing(engine))
+    return f"its weights are not here; fetch them with {commands}."
+
+
 def wanted_at_start() -> list[str]:
     """The entries to fetch while the app starts, as ``PORTRAITGEN_FETCH`` says: none, default, all, or names with commas between.
 

@@ -131,6 +131,16 @@ def describe_face(seen: int, moments: int) -> str:
     return f"The face is in view at {seen} of {moments} moments looked at. Frames without it stay as they are."
 
 
+def cannot_use(engine: str, why: str) -> str:
+    """That an engine from the Hub is not to be had; ``why`` is a sentence or two."""
+    return f"{ENGINE_NAMES[engine]} cannot be used: {why}"
+
+
+def took_over(kind: str) -> str:
+    """That the built-in engine does an edit of this kind instead."""
+    return f"{ENGINE_NAMES[kind]} took over."
+
+
 def describe_cost(learn: float, edit: float, *, cores: int, gpu: bool, reserved: Sequence[int]) -> str:
     """What an edit of the clip will take.
 
