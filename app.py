@@ -135,6 +135,8 @@ def build_tabs() -> tuple[dict[str, gr.Tab], dict[str, list[Any]], dict[str, gr.
             engine[kind] = gr.Dropdown(
                 handlers.engines(kind), label="Engine in use", info=ENGINE_HINT, elem_id=f"engine-{kind}", scale=4
             )
+            # Programs may also say "auto", or name what came later: `page_handlers.offered` answers what cannot be.
+            engine[kind].preprocess = lambda payload: payload  # type: ignore[method-assign]
             reset[kind] = gr.Button("Reset", size="sm", scale=1, min_width=90, elem_id=f"reset-{kind}")
 
     with gr.Tabs(elem_id="kinds"):

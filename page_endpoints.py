@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from page_handlers import drive
+from page_handlers import drive, offered
 from portraitgen.editors import EditRequest
 from portraitgen.sessions import Job, Session, make_edit, make_job, make_render, number
 
@@ -55,7 +55,7 @@ def edit(
             kind,
             text or "",
             Path(picture) if picture else None,
-            engine=engine,
+            engine=offered(kind, engine),
             strength=number(strength, "strength"),
             seed=int(number(seed, "seed")),
             keep_colors=keep_colors,

@@ -54,6 +54,7 @@ from portraitgen.wording import (
     explain_gpu,
     explain_overrun,
     is_overrun,
+    name_engine,
     note,
     roughly,
     spell,
@@ -266,10 +267,25 @@ def has_gpu() -> bool:
 
 
 def engines(kind: str) -> list[tuple[str, str]]:
-    """Engines for one kind of edit that this machine can run, as (name shown, name), the one to use first."""
+    """Engines for one kind of edit that this machine can run, as (name shown, name), the one to use first.
+
+    On a GPU also those whose weights are still to be fetched, after all that are here; without one they would take hours.
+    """
     here = [name for name in ENGINES[kind] if weights.ready(name)]
-    shown = [(ENGINE_NAMES.get(name, ENGINE_NAMES[kind]), name) for name in here]
-    return shown[1:] + shown[:1] if has_gpu() else shown
+    if not has_gpu():
+        return [(name_engine(kind, name, 0), name) for name in here]
+    others = [name for name in ENGINES[kind] if name not in here and weights.can_fetch(name)]
+    return [(name_engine(kind, name, weights.bytes_missing(name)), name) for name in (*here[1:], here[0], *others)]
+
+
+def offered(kind: str, engine: str) -> str:
+    """The engine that a visitor or a program named; InputError for one that this machine does not offer."""
+    names = [name for _, name in engines(kind)]
+    if engine in ENGINES[kind] and engine not in names:
+        raise InputError(
+            f"{ENGINE_NAMES[engine]} is not to be had on this machine. Choose one of: auto, {', '.join(names)}."
+        )
+    return engine
 
 
 def after(session: Session) -> tuple[Any, ...]:

@@ -213,6 +213,20 @@ def missing(engine: str) -> list[str]:
     return [name for name in ENGINE_WEIGHTS[engine] if path(name) is None]
 
 
+def can_fetch(engine: str) -> bool:
+    """Whether what an engine of the editors lacks can be fetched to this machine, as far as can be known without asking the Hub."""
+    from huggingface_hub import constants
+
+    place = next(folder for folder in (ROOT, *ROOT.parents) if folder.is_dir())
+    room = shutil.disk_usage(place).free > bytes_missing(engine)
+    return room and not constants.HF_HUB_OFFLINE and os.access(place, os.W_OK)
+
+
+def bytes_missing(engine: str) -> int:
+    """How much is to be downloaded before an engine of the editors can be used, about."""
+    return sum(find(name).size for name in missing(engine))
+
+
 def not_here(engine: str) -> str:
     """What an engine of the editors lacks and what to do, as the end of a sentence."""
     commands = " and ".join(f"python -m portraitgen weights --fetch {name}" for name in missing(engine))

@@ -131,6 +131,12 @@ def describe_face(seen: int, moments: int) -> str:
     return f"The face is in view at {seen} of {moments} moments looked at. Frames without it stay as they are."
 
 
+def name_engine(kind: str, engine: str, missing: int) -> str:
+    """An engine's name in a list, with the bytes ``missing`` that its first use downloads, if any."""
+    name = ENGINE_NAMES.get(engine, ENGINE_NAMES[kind])
+    return f"{name} ({missing / 1e9:.1f} GB, fetched at first use)" if missing else name
+
+
 def cannot_use(engine: str, why: str) -> str:
     """That an engine from the Hub is not to be had; ``why`` is a sentence or two."""
     return f"{ENGINE_NAMES[engine]} cannot be used: {why}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
-import types
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from gradio_client import handle_file
 from gradio_client.exceptions import AppError
+from huggingface_hub import constants
 from PIL import Image
 from serving import Page, write_clip
 
@@ -290,7 +292,7 @@ def test_an_earlier_result_is_shown_again_and_gone_on_from(page: Page) -> None:
     rows = sessions.history(session)
     assert result == rows[-1].clip
     assert wording.RESTORED in status
-    picked = page_handlers.pick(session, types.SimpleNamespace(index=0))  # type: ignore[arg-type]
+    picked = page_handlers.pick(session, SimpleNamespace(index=0))  # type: ignore[arg-type]
     assert picked[:2] == (replace(session, edited=rows[0].portrait), rows[0].clip)
 
 
@@ -331,12 +333,30 @@ def test_engines_follow_the_weights_and_the_machine(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(page_handlers.shutil, "which", lambda name: None)
     monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
     monkeypatch.setattr(page_handlers.weights, "path", lambda name: None)
+    monkeypatch.setattr(page_handlers.weights, "ROOT", tmp_path / "weights")
+    assert [name for _, name in page_handlers.engines("text")] == ["builtin"], "others need a GPU"
+    with pytest.raises(InputError, match=r"klein is not to be had on this machine\. Choose one of: auto, builtin\."):
+        page_handlers.offered("text", "flux2-klein")
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1e10))
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    assert page_handlers.engines("text") == [
+        ("Built-in looks", "builtin"),
+        ("InstructPix2Pix (2.1 GB, fetched at first use)", "instruct-pix2pix"),
+    ], "no room for the other"
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert [name for _, name in page_handlers.engines("text")] == ["builtin"]
+    monkeypatch.delenv("SPACES_ZERO_GPU")
     monkeypatch.setattr(page_handlers.weights, "path", lambda name: tmp_path)
     assert [name for _, name in page_handlers.engines("text")] == ["builtin", "instruct-pix2pix", "flux2-klein"]
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     assert page_handlers.engines("text")[0] == ("InstructPix2Pix", "instruct-pix2pix")
     assert page_handlers.engines("relight") == [("IC-Light", "ic-light"), ("Built-in relighting", "builtin")]
+
+
+def test_a_program_may_leave_the_engine_to_the_page(page: Page) -> None:
+    page.edit(page.client(), engine="auto").result()
+    assert page.pipeline.calls[-1][2]["request"].engine == "auto"
+    assert "is not to be had on this machine" in refusal(page.edit(page.client(), engine="flux2-klein"))
 
 
 def test_the_page_starts_without_heavy_libraries() -> None:
