@@ -44,8 +44,10 @@ from portraitgen.wording import (
     ENGINE_HINT,
     EXPORTS,
     FIRST,
+    GUIDANCE_HINT,
     HEADINGS,
     INTRODUCTION,
+    KEY_FRAMES_HINT,
     LIGHT_HINT,
     LIGHTS,
     LOOK_LABEL,
@@ -200,7 +202,11 @@ def build() -> gr.Blocks:
                 again = gr.Checkbox(False, label=AGAIN, visible=False, elem_id="again")
                 with gr.Accordion("Advanced", open=False):
                     preset = gr.Radio(PRESET_CHOICES, value="preview", label="Quality")
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1)
+                    with gr.Row():
+                        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=90)
+                        # Out of range is answered by `editors.check_request`, which says it better than gradio.
+                        key_frames = gr.Number(0, label="Key frames", info=KEY_FRAMES_HINT, precision=0, min_width=90)
+                        guidance = gr.Number(0, label="Guidance", info=GUIDANCE_HINT, min_width=90)
                     mark = gr.Checkbox(False, label=MARK)
                     behind = picture("Picture to put behind the person", "behind")
                     learn = gr.Button("Learn the clip now, edit later", size="sm")
@@ -272,13 +278,13 @@ def build() -> gr.Blocks:
             turn.click(endpoints.render, [*asked, yaw, pitch, orbit, mark, session], shown, api_name="render", **HEAVY),
         ]
         for number, (go, (kind, (work, mine, optional))) in enumerate(zip(runs, wishes.items(), strict=True)):
-            inputs = [clip, *mine, *settings, engine[kind], session, *optional]
+            inputs = [clip, *mine, *settings, engine[kind], session, *optional, key_frames, guidance]
             jobs.append(go.click(work, inputs, shown, api_name=f"edit_{kind}", **HEAVY))
             only = ", ".join(
                 f"{{__type__: 'update', visible: {'true' if i == number else '`hidden`'}}}" for i in range(len(KINDS))
             )
             tabs[kind].select(None, None, runs, js=f"() => [{only}]", api_visibility="private")
-            fresh = [*own[kind], strength, preset, background, seed, mark, again, behind]
+            fresh = [*own[kind], strength, preset, background, seed, mark, again, behind, key_frames, guidance]
             values = json.dumps([getattr(place, "value", None) for place in fresh])
             reset[kind].click(None, None, fresh, js=f"() => {values}", api_visibility="private")
         private = {**HEAVY, "api_visibility": "private"}

@@ -47,6 +47,8 @@ def edit(
     text: str | None = None,
     picture: str | None = None,
     keep_colors: bool = False,
+    key_frames: float = 0,
+    guidance: float = 0,
 ) -> Iterator[tuple[Any, ...]]:
     """What the four kinds of edit share: the settings below the tabs."""
 
@@ -59,6 +61,8 @@ def edit(
             strength=number(strength, "strength"),
             seed=int(number(seed, "seed")),
             keep_colors=keep_colors,
+            key_frames=int(number(key_frames, "number of key frames")) if key_frames else None,
+            guidance=number(guidance, "guidance") if guidance else None,
         )
         job = make_job(clip, preset, start, max_seconds, own)
         return make_edit(job, own, request, background or "auto", behind=behind or "", again=again, mark=mark)
@@ -80,6 +84,8 @@ def edit_text(
     engine: str,
     session: Session,
     behind: str | None = None,
+    key_frames: float = 0,
+    guidance: float = 0,
 ) -> Iterator[tuple[Any, ...]]:
     """Edit a portrait clip by an instruction.
 
@@ -96,12 +102,14 @@ def edit_text(
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
         engine: auto, builtin, instruct-pix2pix or flux2-klein.
         behind: a picture to put behind the person instead.
+        key_frames: how many pictures of the clip are edited, from 4 to 64; 0 for 16, 24 or 32 as the preset says.
+        guidance: how closely instruct-pix2pix keeps to the request, from 1 to 15; 0 for its own. Other engines have none.
 
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
     settings = clip, strength, preset, background, seed, start, max_seconds, mark, again, engine, session, behind
-    yield from edit("text", *settings, text=text)
+    yield from edit("text", *settings, text=text, key_frames=key_frames, guidance=guidance)
 
 
 def edit_style(
@@ -119,6 +127,8 @@ def edit_style(
     engine: str,
     session: Session,
     behind: str | None = None,
+    key_frames: float = 0,
+    guidance: float = 0,
 ) -> Iterator[tuple[Any, ...]]:
     """Edit a portrait clip by a style picture: the person takes on its colours and brushwork.
 
@@ -136,12 +146,16 @@ def edit_style(
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
         engine: auto, builtin or gatys.
         behind: a picture to put behind the person instead.
+        key_frames: how many pictures of the clip are edited, from 4 to 64; 0 for 16, 24 or 32 as the preset says.
+        guidance: none of this edit's engines reads it.
 
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
     settings = clip, strength, preset, background, seed, start, max_seconds, mark, again, engine, session, behind
-    yield from edit("style", *settings, picture=style, keep_colors=keep_colors)
+    yield from edit(
+        "style", *settings, picture=style, keep_colors=keep_colors, key_frames=key_frames, guidance=guidance
+    )
 
 
 def edit_tryon(
@@ -158,6 +172,8 @@ def edit_tryon(
     engine: str,
     session: Session,
     behind: str | None = None,
+    key_frames: float = 0,
+    guidance: float = 0,
 ) -> Iterator[tuple[Any, ...]]:
     """Dress the person in a garment.
 
@@ -174,12 +190,14 @@ def edit_tryon(
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
         engine: auto, builtin or fashn-vton.
         behind: a picture to put behind the person instead.
+        key_frames: how many pictures of the clip are edited, from 4 to 64; 0 for 16, 24 or 32 as the preset says.
+        guidance: how closely fashn-vton keeps to the request, from 1 to 15; 0 for its own. Other engines have none.
 
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
     settings = clip, strength, preset, background, seed, start, max_seconds, mark, again, engine, session, behind
-    yield from edit("tryon", *settings, picture=garment)
+    yield from edit("tryon", *settings, picture=garment, key_frames=key_frames, guidance=guidance)
 
 
 def edit_relight(
@@ -197,6 +215,8 @@ def edit_relight(
     session: Session,
     behind: str | None = None,
     light_picture: str | None = None,
+    key_frames: float = 0,
+    guidance: float = 0,
 ) -> Iterator[tuple[Any, ...]]:
     """Light a portrait clip anew.
 
@@ -214,12 +234,14 @@ def edit_relight(
         engine: auto, builtin or ic-light.
         behind: a picture to put behind the person instead.
         light_picture: a picture to take the light from, instead of or besides the words.
+        key_frames: how many pictures of the clip are edited, from 4 to 64; 0 for 16, 24 or 32 as the preset says.
+        guidance: how closely ic-light keeps to the request, from 1 to 15; 0 for its own. Other engines have none.
 
     Returns:
         The edited clip, status as HTML, and the latest picture while it works.
     """
     settings = clip, strength, preset, background, seed, start, max_seconds, mark, again, engine, session, behind
-    yield from edit("relight", *settings, text=light, picture=light_picture)
+    yield from edit("relight", *settings, text=light, picture=light_picture, key_frames=key_frames, guidance=guidance)
 
 
 def render(

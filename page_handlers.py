@@ -20,6 +20,7 @@ from portraitgen import weights
 from portraitgen.apart import apart
 from portraitgen.cores import usable_cores
 from portraitgen.editors import ENGINES
+from portraitgen.engines import settle_engine
 from portraitgen.errors import InputError, Overrun
 from portraitgen.estimates import clip_seconds, expected_seconds, finished_stages, seconds_left, share_done
 from portraitgen.heap import trim
@@ -107,7 +108,7 @@ def share(job: Job) -> Iterator[Progress]:
             options = {"preset": job.preset, **part, "until": "matting"}
             yield from apart(pipeline.reconstruct, job.clip, job.portrait, **options)
         if job.verb == "edit":
-            request = yield from pipeline.settle_engine(job.options["request"], "cuda", stand_in=True)
+            request = yield from settle_engine(job.options["request"], "cuda", stand_in=True)
             job = replace(job, options=job.options | {"request": request})
         # Here, where it is not paid for; the GPU's worker is forked off this process.
         pipeline.load_for_learning()

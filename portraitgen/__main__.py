@@ -48,9 +48,12 @@ def reconstruct(arguments: argparse.Namespace) -> str | None:
 
 def wanted_edit(arguments: argparse.Namespace) -> EditRequest:
     """The edit that the command line asks for."""
-    common = {"engine": arguments.engine, "strength": arguments.strength, "seed": arguments.seed}
+    common = {name: getattr(arguments, name) for name in ("engine", "strength", "seed", "key_frames", "guidance")}
     if arguments.keep_colors and arguments.style is None:
         raise InputError("--keep-colors belongs to --style. Leave it out, or give a style picture.")
+    besides = Path(arguments.light_picture) if arguments.light_picture else None
+    if besides is not None and (arguments.light is None or names_file(arguments.light)):
+        raise InputError("--light-picture belongs to --light in words. Leave it out, or describe the light.")
     if arguments.style is not None:
         return EditRequest("style", picture=Path(arguments.style), keep_colors=arguments.keep_colors, **common)
     if arguments.garment is not None:
@@ -58,7 +61,7 @@ def wanted_edit(arguments: argparse.Namespace) -> EditRequest:
     if arguments.light is not None:
         if names_file(arguments.light):
             return EditRequest("relight", picture=Path(arguments.light), **common)
-        return EditRequest("relight", text=arguments.light, **common)
+        return EditRequest("relight", text=arguments.light, picture=besides, **common)
     return EditRequest("text", text=arguments.text, **common)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from portraitgen import __version__
 
-from .editors import ENGINES
+from .editors import ENGINES, GUIDANCE, KEY_FRAMES
 from .pipeline import BODIES, PRESETS
 from .sessions import PACKED
 from .terminal import fail
@@ -155,8 +155,19 @@ def build_parser() -> Parser:
         metavar="NAME",
         help=f"{', '.join(choices)} (%(default)s)",
     )
+    verb.add_argument("--light-picture", metavar="IMG", help="with --light in words: a picture lit that way besides")
     verb.add_argument("--keep-colors", action="store_true", help="with --style: keep the clip's own colours")
     verb.add_argument("--strength", type=number(0, 1), default=1.0, metavar="X", help="0 to 1 (%(default)s)")
+    fewest, most = KEY_FRAMES
+    verb.add_argument("--key-frames", type=natural, metavar="N", help=f"{fewest} to {most} (as the preset says)")
+    verb.add_argument(
+        "--guidance",
+        type=number(*GUIDANCE),
+        metavar="X",
+        help="{:g} to {:g}: how closely instruct-pix2pix, ic-light and fashn-vton keep to what is asked (their own)".format(
+            *GUIDANCE
+        ),
+    )
     verb.add_argument("--background", default="auto", metavar="B", help=BACKGROUND_HELP)
     verb.add_argument("--mark", action="store_true", help=MARK_HELP)
     verb.add_argument("--save", type=Path, metavar="DIR2", help="keep the edited portrait in this folder")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .editors import choose_engine
+from .editors import engine_for
 from .estimates import expected_seconds, finished_stages
 from .sessions import Job
 
@@ -50,10 +50,15 @@ def gpu_seconds(job: Job) -> int:
     finished = finished_stages(job.portrait) if job.learns else ()
     stages = [stage for stage in job.stages if stage in _FASTER and stage not in finished]
     expected = expected_seconds(stages, job.frame_count, job.preset, cores=2)
-    seconds = _START + sum(expected[stage] / _FASTER[stage] for stage in stages)
-    if "request" in job.options:
+    request = job.options.get("request")
+    loading, each, pictures, usual = 0.0, 0.0, 0, 1
+    if request is not None:
         from .editing import PRESETS
 
-        loading, each = _ENGINES.get(choose_engine(job.options["request"], "cuda").engine, (0.0, 0.0))
-        seconds += loading + each * PRESETS[job.preset].key_frames
+        usual = PRESETS[job.preset].key_frames
+        pictures = request.key_frames or usual
+        loading, each = _ENGINES.get(engine_for(request.kind, request.engine, "cuda"), (0.0, 0.0))
+    more = {"edit": pictures / usual}  # of what a stage takes, as expected for the preset's key frames
+    seconds = _START + sum(expected[stage] / _FASTER[stage] * more.get(stage, 1) for stage in stages)
+    seconds += loading + each * pictures
     return min(LONGEST, round(seconds * _MORE**job.overruns))

@@ -10,7 +10,7 @@ import functools
 import shutil
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import weights
 from .errors import InputError
 from .estimates import finished_stages
 from .progress import RECONSTRUCT_STAGES, Progress
@@ -173,6 +172,7 @@ def edit(
         if save.exists() and any(save.iterdir()):
             raise InputError(f"{save} is not empty. Choose a new folder for the edited portrait.")
     from .editors import load_editor
+    from .engines import settle_engine
     from .smirk import at_hand
 
     where = resolve_device(device)
@@ -188,51 +188,6 @@ def edit(
             yield from _edit_portrait(portrait_folder, output, request, editor, behind, where, preset, save, mark)
     else:
         yield from _edit_portrait(source, output, request, editor, behind, where, preset, save, mark)
-
-
-def settle_engine(
-    request: EditRequest, device: str, *, stand_in: bool = False
-) -> Generator[Progress, None, EditRequest]:
-    """Settle which engine does ``request`` on ``device``, and fetch its weights if they are not here yet.
-
-    "auto" takes what is here. A named engine is insisted on: whoever names one on the command line wants that one or the reason why not.
-    With ``stand_in``, as on the page, whose visitor can install nothing, the built-in engine takes over. Whenever it does, the progress
-    says so by name, and why.
-
-    Returns:
-        The request with the engine that will do it.
-
-    Raises:
-        InputError: as `choose_engine`; the weights cannot be had; or the built-in engine, taking over, cannot do what is asked.
-    """
-    from .editors import ENGINES, choose_engine
-
-    chosen = choose_engine(request, device)
-    if request.engine == "auto" and chosen.engine == "builtin" and device.startswith("cuda"):
-        wanted = ENGINES[request.kind][1]
-        return (yield from _take_over(chosen, wanted, weights.not_here(wanted)))
-    try:
-        for step in weights.fetching(weights.missing(chosen.engine)):
-            yield Progress("edit", step.done / max(step.total, 1), str(step))
-    except InputError as error:
-        if not stand_in:
-            raise
-        return (yield from _take_over(replace(chosen, engine="builtin"), chosen.engine, str(error)))
-    return chosen
-
-
-def _take_over(request: EditRequest, wanted: str, why: str) -> Generator[Progress, None, EditRequest]:
-    """Let the built-in engine do ``request``, if it can, in place of ``wanted``."""
-    from .editors import load_editor
-    from .wording import cannot_use, took_over
-
-    try:
-        aside(functools.partial(load_editor, request, "cpu"))
-    except InputError as error:
-        raise InputError(f"{cannot_use(wanted, why)} {error}") from None
-    said = f"{cannot_use(wanted, why)} {took_over(request.kind)}"
-    yield Progress("edit", 0.0, said, notes=(said,))
-    return request
 
 
 def _edit_portrait(
@@ -263,7 +218,9 @@ def _edit_portrait(
     started = time.perf_counter()
     fitted = load_fitted(portrait, where)
     K = portrait.tracking().K.to(where)
-    yield from edit_avatar(portrait, fitted, K, editor, CONFIGS[preset], request.strength, request.seed)
+    config = CONFIGS[preset]
+    config = replace(config, key_frames=request.key_frames or config.key_frames)
+    yield from edit_avatar(portrait, fitted, K, editor, config, request.strength, request.seed)
     fitting_seconds = time.perf_counter() - started
     if save is not None:
         copy = portrait.copy_to(save, without=("avatar.safetensors",))

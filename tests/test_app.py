@@ -32,12 +32,13 @@ from portraitgen.errors import InputError
 ROOT = Path(__file__).parent.parent
 CLIP = ["clip", "preset", "start", "max_seconds"]
 EDIT = ["strength", "preset", "background", "seed", "start", "max_seconds", "mark", "again", "engine", "behind"]
+FINER = ["key_frames", "guidance"]
 ENDPOINTS = {
     "/reconstruct": CLIP,
-    "/edit_text": ["clip", "text", *EDIT],
-    "/edit_style": ["clip", "style", "keep_colors", *EDIT],
-    "/edit_tryon": ["clip", "garment", *EDIT],
-    "/edit_relight": ["clip", "light", *EDIT, "light_picture"],
+    "/edit_text": ["clip", "text", *EDIT, *FINER],
+    "/edit_style": ["clip", "style", "keep_colors", *EDIT, *FINER],
+    "/edit_tryon": ["clip", "garment", *EDIT, *FINER],
+    "/edit_relight": ["clip", "light", *EDIT, "light_picture", *FINER],
     "/render": [*CLIP, "yaw", "pitch", "orbit", "mark"],
 }
 
@@ -105,6 +106,15 @@ def test_an_edit_comes_back(page: Page) -> None:
     options = page.pipeline.calls[1][2]
     assert options["request"] == EditRequest("text", "give him red hair", engine="builtin", strength=0.5, seed=7)
     assert (options["preset"], options["background"], options["mark"]) == ("high", "#203040", False)
+
+
+def test_key_frames_and_guidance_reach_the_work(page: Page, tmp_path: Path) -> None:
+    client, clip = page.client(), handle_file(str(page.clip))
+    client.predict(clip=clip, text="red hair", key_frames=20, guidance=7.5, api_name="/edit_text")
+    client.predict(clip=clip, light="sunset", key_frames=5, guidance=3, api_name="/edit_relight")
+    client.predict(clip=clip, light="sunset", api_name="/edit_relight")
+    asked = [options["request"] for verb, _, options in page.pipeline.calls if verb == "edit"]
+    assert [(request.key_frames, request.guidance) for request in asked] == [(20, 7.5), (5, 3), (None, None)]
 
 
 def test_what_was_left_out_is_still_shown_at_the_end(page: Page) -> None:
@@ -205,6 +215,8 @@ def test_mistakes_are_answered_before_any_work(page: Page) -> None:
     refusal(page.edit(client, preset="ultra"))
     refusal(page.edit(client, engine="/bin/sh"))
     refusal(page.edit(client, strength=3))
+    assert "number of key frames is 3, it must lie between 4 and 64" in refusal(page.edit(client, key_frames=3))
+    assert "guidance is 40, it must lie between 1 and 15" in refusal(page.edit(client, guidance=40))
     assert page.pipeline.calls == []
 
 

@@ -228,6 +228,13 @@ def test_reset_gives_the_form_back(browser: Any, page: Page) -> None:
         strength = view.get_by_role("spinbutton", name="Strength")
         strength.fill("0.5")
         strength.blur()
+        view.get_by_role("button", name="Advanced").click()
+        finer = [view.get_by_role("spinbutton", name=name) for name in ("Key frames", "Guidance")]
+        for field in finer:
+            playwright_api.expect(field).to_have_value("0")
+            field.fill("5")
         view.locator("#reset-text").click()
+        for field in finer:
+            playwright_api.expect(field).to_have_value("0")
         playwright_api.expect(view.get_by_label("Instruction")).to_have_value("")
         playwright_api.expect(strength).to_have_value("1")

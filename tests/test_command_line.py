@@ -147,11 +147,12 @@ def test_edit_passes_every_option(
 ) -> None:
     out, save = tmp_path / "new folder" / "out.mp4", tmp_path / "edited"
     options = f"--engine builtin --strength 0.5 --preset standard --seed 3 --background green --save {save} --json"
+    options += " --key-frames 20 --guidance 6.5"
     assert command_line.main(["edit", str(portrait), "-o", str(out), "--text", "red hair", *options.split()]) == 0
     name, args, kwargs = pipeline.calls[0]
     assert (name, args) == ("edit", (portrait, out))
     assert kwargs == {
-        "request": EditRequest("text", "red hair", engine="builtin", strength=0.5, seed=3),
+        "request": EditRequest("text", "red hair", engine="builtin", strength=0.5, seed=3, key_frames=20, guidance=6.5),
         "preset": "standard",
         "start": 0.0,
         "max_seconds": None,
@@ -171,6 +172,7 @@ def test_every_kind_of_edit_can_be_asked_for(pipeline: FakePipeline, portrait: P
         (["--garment", str(picture)], EditRequest("tryon", picture=picture)),
         (["--light", "sunset from the left"], EditRequest("relight", "sunset from the left")),
         (["--light", str(picture)], EditRequest("relight", picture=picture)),
+        (["--light", "sunset", "--light-picture", str(picture)], EditRequest("relight", "sunset", picture)),
     ):
         assert command_line.main(["edit", str(portrait), "-o", str(tmp_path / "out.mp4"), *options]) == 0
         assert pipeline.calls[-1][2]["request"] == wanted
@@ -232,6 +234,12 @@ def test_stdout_stays_silent_without_json(
         (["--text", "a", "--strength", "1.5"], "not a number from 0 to 1"),
         (["--text", "a", "--strength", "nan"], "not a number from 0 to 1"),
         (["--text", "a", "--seed", "-1"], "whole number"),
+        (["--text", "a", "--key-frames", "3"], "number of key frames is 3, it must lie between 4 and 64"),
+        (["--text", "a", "--key-frames", "some"], "whole number"),
+        (["--text", "a", "--guidance", "0.5"], "not a number from 1 to 15"),
+        (["--text", "a", "--light-picture", "b.png"], "belongs to --light in words"),
+        (["--light", __file__, "--light-picture", "b.png"], "belongs to --light in words"),
+        (["--light", "sunset", "--light-picture", "b.png"], "no picture at b.png"),
         (["--text", "a", "--preset", "ultra"], "invalid choice"),
         (["--text", "a", "--engine", "magic"], "invalid choice"),
     ],

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
-from portraitgen.editing import recolor
+from portraitgen import editing, pipeline, reconstruction
+from portraitgen.editing import EditingConfig, recolor
+from portraitgen.editors import EditRequest
+from portraitgen.errors import InputError
 from portraitgen.fitting import Fitted
 from portraitgen.frames import TrainingFrames
 from portraitgen.initialization import build_avatar, gather_colors, make_views
 from portraitgen.mesh import interpolate, rasterize_mesh
+from portraitgen.portrait import Portrait
 from portraitgen.poses import PosedMesh, Poses
 from portraitgen.renderer import NeuralRenderer
 
@@ -40,6 +47,29 @@ def toy() -> tuple[Fitted, TrainingFrames]:
     with torch.no_grad():
         avatar.features[:, :3] = striped(avatar.uvs, RED, BLUE)
     return Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, toy_parameters(FRAMES))), data
+
+
+@pytest.mark.parametrize(("asked", "used"), [(20, 20), (None, editing.PRESETS["standard"].key_frames)])
+def test_the_number_of_key_frames_may_be_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None, used: int
+) -> None:
+    tracking = SimpleNamespace(K=torch.eye(3))
+    seen = []
+
+    def edit_avatar(
+        portrait: object, fitted: object, K: object, editor: object, config: EditingConfig, *_: object
+    ) -> None:
+        seen.append(config.key_frames)
+        raise InputError("Enough.")
+
+    portrait = SimpleNamespace(require=lambda stage: None, tracking=lambda: tracking)
+    monkeypatch.setattr(Portrait, "load", lambda folder: portrait)
+    monkeypatch.setattr(reconstruction, "load_fitted", lambda *_: None)
+    monkeypatch.setattr(editing, "edit_avatar", edit_avatar)
+    request = EditRequest("text", "bronze", key_frames=asked)
+    with pytest.raises(InputError, match="Enough"):
+        list(pipeline.edit(tmp_path, tmp_path / "out.mp4", request=request, preset="standard", device="cpu"))
+    assert seen == [used]
 
 
 def test_what_no_key_frame_shows_changes_as_what_looked_like_it(toy: tuple[Fitted, TrainingFrames]) -> None:

@@ -224,6 +224,9 @@ def test_everything_it_is_given_matters(editor: FashnTryOn, shirt: Path, tmp_pat
     other = FashnTryOn(blue, "cpu", steps=3, size=TINY)
     assert "red" not in other.understood
     assert (other.edit(plain) - before).abs().max() > 1e-4
+    for guidance, same in ((1.5, True), (4.0, False)):
+        other = FashnTryOn(shirt, "cpu", steps=3, size=TINY, guidance=guidance)
+        assert torch.equal(other.edit(plain), before) is same
     figures = []
     for row in (10, 50):
         dark = batch(1, source=torch.zeros(1, 3, 64, 64))

@@ -128,6 +128,8 @@ def test_what_the_loop_is_given(here: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert conditions.shape == (2, 1, 4, 8, 8)
     assert torch.equal(conditions[0], conditions[1])
     assert seen["guidance"] == (2.0, -1.0)
+    IcLight("light from the left", None, "cpu", size=64, steps=3, guidance=5.0).edit(frames)
+    assert seen["guidance"] == (5.0, -4.0)
     factor = 0.18215
     parts = load_relighter(here / "realistic-vision", here / "ic-light" / OFFSETS, "cpu")
     with torch.no_grad():

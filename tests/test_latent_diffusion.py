@@ -15,7 +15,7 @@ from tiny_models import write_stable_diffusion
 from torch import Tensor
 
 from portraitgen import weights
-from portraitgen.editors import EditBatch
+from portraitgen.editors import EditBatch, EditRequest, load_editor
 from portraitgen.editors.anchored_noise import anchored_noise
 from portraitgen.editors.latent_diffusion import (
     ALPHAS,
@@ -137,6 +137,11 @@ def test_everything_it_is_given_matters(editor: InstructPix2Pix) -> None:
     assert torch.equal(editor.edit(replace(plain, strength=0.0)), plain.source)
     other = InstructPix2Pix("a bronze bust", "cpu", size=64, steps=3, chunk=2)
     assert (other.edit(plain) - before).abs().max() > 1e-4
+    request = EditRequest("text", "make hair red", engine="instruct-pix2pix", guidance=6.0)
+    assert load_editor(request, "cpu").guidance == 6  # type: ignore[attr-defined]
+    loud, usual = (InstructPix2Pix("make hair red", "cpu", size=64, steps=3, chunk=2, guidance=x) for x in (6.0, 12.0))
+    assert (loud.edit(plain) - before).abs().max() > 1e-4
+    assert torch.equal(usual.edit(plain), before)
 
 
 def test_the_schedule_is_stable_diffusions() -> None:

@@ -75,6 +75,17 @@ def test_seconds_follow_what_is_left_to_do(tmp_path: Path) -> None:
     assert gpu_seconds(learn) < whole
 
 
+def test_key_frames_are_paid_for(tmp_path: Path) -> None:
+    for engine in ENGINES["text"]:
+        call = gpu_calls(asked(tmp_path, engine))[-1]
+        seconds = []
+        for count in (8, None, 16, 32):
+            request = replace(call.options["request"], key_frames=count)
+            seconds.append(gpu_seconds(replace(call, options=call.options | {"request": request})))
+        few, usual, sixteen, many = seconds
+        assert few < usual == sixteen < many, engine
+
+
 def test_a_whole_preview_fits_a_visitors_day(tmp_path: Path) -> None:
     assert PRICE * sum(gpu_seconds(call) for call in gpu_calls(asked(tmp_path, frames=300))) <= 120
 

@@ -27,7 +27,7 @@ ASK = """
 import shutil, sys, types
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
-from portraitgen.pipeline import settle_engine
+from portraitgen.engines import settle_engine
 if {full}: shutil.disk_usage = lambda path: types.SimpleNamespace(total=9, used=9, free=1000)
 def settle(stand_in):
     steps = settle_engine(EditRequest("text", {text!r}, engine="instruct-pix2pix"), "cpu", stand_in=stand_in)

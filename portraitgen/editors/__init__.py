@@ -19,6 +19,8 @@ ENGINES: dict[str, tuple[str, ...]] = {
     "tryon": ("builtin", "fashn-vton"),
     "relight": ("builtin", "ic-light"),
 }
+KEY_FRAMES = (4, 64)  # fewest and most that an edit may use
+GUIDANCE = (1.0, 15.0)  # lowest and highest scale
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class EditRequest:
         strength: how strong the edit is, in [0, 1]; 0 gives the clip back.
         seed: of everything random.
         keep_colors: of a style picture, take the brushwork and leave the clip's colours.
+        key_frames: how many frames the 2D editor sees, in `KEY_FRAMES`; None for the preset's number.
+        guidance: how closely a diffusion engine keeps to the request, in `GUIDANCE`; None for its own scale. InstructPix2Pix, IC-Light and
+            FASHN VTON read it, the others have none.
     """
 
     kind: str
@@ -42,6 +47,8 @@ class EditRequest:
     strength: float = 1.0
     seed: int = 0
     keep_colors: bool = False
+    key_frames: int | None = None
+    guidance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +144,7 @@ class Editor(Protocol):
 
 
 def check_request(request: EditRequest) -> None:
-    """Raise InputError for a kind, an engine or a strength that does not exist, and for a request without its text or picture."""
+    """Raise InputError for a kind or an engine that does not exist, a number out of its range, and a missing text or picture."""
     if request.kind not in ENGINES:
         raise InputError(f"There is no edit called {request.kind!r}. Choose one of: {', '.join(ENGINES)}.")
     if request.engine not in ("auto", *ENGINES[request.kind]):
@@ -145,6 +152,12 @@ def check_request(request: EditRequest) -> None:
         raise InputError(f"There is no engine called {request.engine!r} for this edit. Choose one of: {known}.")
     if not 0 <= request.strength <= 1:
         raise InputError(f"The strength is {request.strength:g}, it must lie between 0 and 1.")
+    for what, value, (low, high) in (
+        ("number of key frames", request.key_frames, KEY_FRAMES),
+        ("guidance", request.guidance, GUIDANCE),
+    ):
+        if value is not None and not low <= value <= high:
+            raise InputError(f"The {what} is {value:g}, it must lie between {low:g} and {high:g}.")
     if request.kind == "text" and not request.text.strip():
         raise InputError("The instruction is empty. Write what to change, such as 'give him red hair'.")
     if request.kind == "relight" and not request.text.strip() and request.picture is None:
@@ -155,19 +168,20 @@ def check_request(request: EditRequest) -> None:
         raise InputError(f"There is no picture at {request.picture}. Check the path.")
 
 
-def choose_engine(request: EditRequest, device: str) -> EditRequest:
-    """The request with its engine settled: of "auto", the one from the Hub where its weights and a GPU are, or else the built-in one.
-
-    Raises InputError as `check_request` does.
-    """
-    check_request(request)
-    if request.engine != "auto":
-        return request
+def engine_for(kind: str, engine: str, device: str) -> str:
+    """The engine that does an edit: of "auto", the one from the Hub where its weights and a GPU are, or else the built-in one."""
+    if engine != "auto":
+        return engine
     from .. import weights
 
-    name = ENGINES[request.kind][1]
-    here = device.startswith("cuda") and weights.ready(name)
-    return replace(request, engine=name if here else "builtin")
+    preferred = ENGINES[kind][1]
+    return preferred if device.startswith("cuda") and weights.ready(preferred) else "builtin"
+
+
+def choose_engine(request: EditRequest, device: str) -> EditRequest:
+    """The request with its engine settled by `engine_for`; raises InputError as `check_request` does."""
+    check_request(request)
+    return replace(request, engine=engine_for(request.kind, request.engine, device))
 
 
 def load_editor(request: EditRequest, device: str) -> Editor:
@@ -192,7 +206,7 @@ def load_editor(request: EditRequest, device: str) -> Editor:
             return BuiltinTryOn(picture)
         from .fashn import FashnTryOn
 
-        return FashnTryOn(picture, device)
+        return FashnTryOn(picture, device, guidance=request.guidance)
     if request.kind == "relight":
         if builtin:
             from .relight import BuiltinRelight
@@ -200,11 +214,11 @@ def load_editor(request: EditRequest, device: str) -> Editor:
             return BuiltinRelight(request.text, picture)
         from .ic_light import IcLight
 
-        return IcLight(request.text, picture, device)
+        return IcLight(request.text, picture, device, guidance=request.guidance)
     if request.engine == "instruct-pix2pix":
         from .latent_diffusion import InstructPix2Pix
 
-        return InstructPix2Pix(request.text, device)
+        return InstructPix2Pix(request.text, device, guidance=request.guidance)
     if request.engine == "flux2-klein":
         from .flux import FluxKlein
 

@@ -31,7 +31,6 @@ from .memory import resident
 from .pictures import read_picture
 from .surface import blur, one_frame, region
 
-GUIDANCE = 1.5
 MASKED = 127 / 255  # what surrounds a garment that is cut out of a photo
 CHANGED = (0.03, 0.1)  # difference between which the network's skin takes the place of the clip's
 SHOULDERS, HIPS, ARMS = (11, 12), (23, 24), ((11, 13, 15), (12, 14, 16))  # of MediaPipe's pose
@@ -53,6 +52,7 @@ class FashnTryOn:
         steps: of the flow; the authors advise 20 to 30.
         chunk: frames edited at a time.
         size: of the network, for networks other than the published one.
+        guidance: how closely the garment is followed; None for 1.5, as published.
 
     Raises:
         InputError: the weights are not here, or the picture cannot be read or shows no garment that a portrait can.
@@ -64,7 +64,14 @@ class FashnTryOn:
     edits_background = False
 
     def __init__(
-        self, picture: Path, device: str, *, steps: int = 20, chunk: int = 2, size: Size | None = None
+        self,
+        picture: Path,
+        device: str,
+        *,
+        steps: int = 20,
+        chunk: int = 2,
+        size: Size | None = None,
+        guidance: float | None = None,
     ) -> None:
         folder, poses = (required(name, self.name) for name in ("fashn-vton", "dwpose"))
         photo = read_picture(picture, READ_SIDE)
@@ -73,6 +80,7 @@ class FashnTryOn:
         self.file, self.device = folder / "model.safetensors", device
         self.network = load_network(poses / "dw-ll_ucoco_384.onnx")
         self.steps, self.chunk, self.size = steps, chunk, size or Size()
+        self.guidance = 1.5 if guidance is None else guidance
         pose = None
         if wearer is not None:
             pose = find_pose(self.network, _bytes(photo), wearer.box)
@@ -109,7 +117,7 @@ class FashnTryOn:
         garments = [one.expand(len(frames), -1, -1, -1) for one in (self.garment, self.garment_pose)]
         conditions = [self._canvas(source, "bicubic"), self._canvas(torch.stack(figures), "nearest-exact"), *garments]
         where = [one.to(self.device) for one in conditions]
-        found = sample(model, where, noise.to(self.device), self.steps, GUIDANCE).float() / 2 + 0.5
+        found = sample(model, where, noise.to(self.device), self.steps, self.guidance).float() / 2 + 0.5
         left, top, inner_width, inner_height = self._window(height, width)
         inside = found[..., top : top + inner_height, left : left + inner_width]
         return functional.interpolate(inside, (height, width), mode="bicubic", antialias=True).clamp(0, 1)

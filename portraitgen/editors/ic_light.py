@@ -116,6 +116,7 @@ class IcLight:
         size: side in pixels at which it edits; the model was trained near 512.
         steps: UNet steps per edit.
         chunk: frames edited at a time; each takes two rows of the UNet's batch.
+        guidance: how closely the light is followed; None for 2, as published.
 
     Raises:
         InputError: if the weights are not here, the text holds no words, or the picture cannot be read.
@@ -124,10 +125,17 @@ class IcLight:
     name = "IC-Light"
     reads_render = True
     face_aware = False
-    guidance = 2.0
 
     def __init__(
-        self, text: str, picture: Path | None, device: str, *, size: int = 512, steps: int = 25, chunk: int = 4
+        self,
+        text: str,
+        picture: Path | None,
+        device: str,
+        *,
+        size: int = 512,
+        steps: int = 25,
+        chunk: int = 4,
+        guidance: float | None = None,
     ) -> None:
         text = clean_prompt(text) if text.strip() or picture is None else ""
         self.light = None if picture is None else read_picture(picture)[None]
@@ -144,6 +152,7 @@ class IcLight:
         said += ["the surroundings too"] if self.edits_background else []
         self.understood = ", ".join(said)
         self.device, self.size, self.steps, self.chunk = device, size, steps, chunk
+        self.guidance = 2.0 if guidance is None else guidance
 
     @torch.no_grad()
     def edit(self, batch: EditBatch) -> Tensor:

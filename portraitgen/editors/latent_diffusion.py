@@ -181,6 +181,7 @@ class InstructPix2Pix:
         size: side in pixels at which it edits; the model was trained near 512 and gets worse away from it.
         steps: UNet steps per edit.
         chunk: frames edited at a time; each takes three rows of the UNet's batch.
+        guidance: how loud the instruction is; None to let the strength say it.
 
     Raises:
         InputError: if the weights are not here, or the instruction holds no words.
@@ -192,19 +193,29 @@ class InstructPix2Pix:
     edits_background = False
     image_guidance = 2.0
 
-    def __init__(self, instruction: str, device: str, *, size: int = 512, steps: int = 10, chunk: int = 4) -> None:
+    def __init__(
+        self,
+        instruction: str,
+        device: str,
+        *,
+        size: int = 512,
+        steps: int = 10,
+        chunk: int = 4,
+        guidance: float | None = None,
+    ) -> None:
         instruction = clean_prompt(instruction)
         self.folder = required("instruct-pix2pix", self.name)
         self.contexts, read = read_prompts(self.folder, [instruction, "", ""])
         self.understood = say_understood(instruction, read[0])
         self.device, self.size, self.steps, self.chunk = device, size, steps, chunk
+        self.guidance = guidance
 
     @torch.no_grad()
     def edit(self, batch: EditBatch) -> Tensor:
         """Return the edited frames, [B, 3, H, W] in [0, 1], on the batch's device.
 
-        The strength sets how far back the walk starts (0.5 to 0.8 of the schedule) and how loud the instruction is (4 to 12). The seed's
-        noise lies on the body, and a frame's edit does not depend on the frames beside it.
+        The strength sets how far back the walk starts (0.5 to 0.8 of the schedule) and, where no guidance was asked for, how loud the
+        instruction is (4 to 12). The seed's noise lies on the body, and a frame's edit does not depend on the frames beside it.
         """
         if batch.strength == 0:
             return batch.source
@@ -217,7 +228,7 @@ class InstructPix2Pix:
         kept = parts.encode(resize(batch.source, size) * 2 - 1)
         start = parts.encode(resize(batch.rendered, size) * 2 - 1) * parts.scale
         noise = anchored_noise(batch.uv, (start.shape[2], start.shape[3]), batch.seed)
-        text = 4 + 8 * batch.strength
+        text = 4 + 8 * batch.strength if self.guidance is None else self.guidance
         latents = denoise(
             parts.predict,
             ALPHAS,
