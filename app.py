@@ -27,9 +27,9 @@ from gradio.data_classes import FileData
 
 import page_endpoints as endpoints
 import page_handlers as handlers
+from page_notices import Arrivals, show_arrivals
 from page_theme import theme
 from portraitgen import weights
-from portraitgen.errors import InputError
 from portraitgen.kernels import compile_in_background
 from portraitgen.limits import MAX_SECONDS, MAX_START
 from portraitgen.sessions import MAX_AGE, ROOT, TEXT_LIMIT, VIEWS, Session, close_session
@@ -170,8 +170,8 @@ def build_tabs() -> tuple[dict[str, gr.Tab], dict[str, list[Any]], dict[str, gr.
     return tabs, own, engine, reset
 
 
-def build() -> gr.Blocks:
-    """Lay the page out and wire it."""
+def build(arrivals: Arrivals | None = None) -> gr.Blocks:
+    """Lay the page out and wire it; ``arrivals`` is what is fetched meanwhile, if anything."""
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, MAX_AGE)) as demo:
         session = gr.State(Session(), delete_callback=close_session)
         visit = gr.BrowserState("", storage_key="portraitgen-visit")
@@ -194,6 +194,7 @@ def build() -> gr.Blocks:
                     gr.Markdown(STORED_HINT)
                     shelf = gr.Row()
                 gr.Markdown(HEADINGS[1])
+                arriving = gr.HTML("", visible=False, padding=False, elem_id="arriving", elem_classes="note")
                 tabs, own, engine, reset = build_tabs()
                 strength = gr.Slider(0, 1, 1, step=0.05, label="Strength")
                 background = gr.Dropdown(
@@ -301,9 +302,7 @@ def build() -> gr.Blocks:
         wire_browser(clip, result, player, made, views, table, onward, again)
         result.change(lambda path: gr.DownloadButton(value=path, visible=bool(path)), result, download, **QUIET)
         demo.load(handlers.resume, visit, [session, clip, result, status, *belongings], queue=False, **QUIET)
-        # Weights may have arrived since the page was built.
-        offered = list(engine.values())
-        demo.load(lambda: [gr.Dropdown(handlers.engines(kind)) for kind in KINDS], None, offered, queue=False, **QUIET)
+        show_arrivals(demo, arrivals or Arrivals(), arriving, engine)
         # One after the other, so that what was asked last is answered last.
         now: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_id": "look", "concurrency_limit": 1, **QUIET}
         clip.change(
@@ -356,15 +355,6 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def fetch_weights() -> None:
-    """Fetch what ``PORTRAITGEN_FETCH`` names and say in the log how far it is; the page works with the built-in engines meanwhile."""
-    try:
-        for step in weights.fetching(weights.wanted_at_start()):
-            print(step, flush=True)
-    except InputError as error:
-        print(f"Weights: {error} The built-in engines stand in.", flush=True)
-
-
 def warm_up() -> None:
     """Import what the first look at a clip needs, while the visitor still chooses one.
 
@@ -391,8 +381,9 @@ def sweep(page: gr.Blocks) -> None:
 if __name__ == "__main__":
     # ZeroGPU's cards are known; others build for themselves at their first use.
     compile_in_background(("cpu", 120) if handlers.shares_gpu() else ("cpu",))
-    threading.Thread(target=fetch_weights, name="weights", daemon=True).start()
+    arrivals = Arrivals()
+    threading.Thread(target=arrivals.fetch, name="weights", daemon=True).start()
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
-    page = build()
+    page = build(arrivals)
     every(600, lambda: sweep(page))
     page.launch(**launch_options())

@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from .pipeline import PRESETS
+from .weights_table import ENGINE_WEIGHTS
 
 TITLE = "PortraitGen"
 INTRODUCTION = """# PortraitGen
@@ -137,6 +138,14 @@ def name_engine(kind: str, engine: str, missing: int) -> str:
     """An engine's name in a list, with the bytes ``missing`` that its first use downloads, if any."""
     name = ENGINE_NAMES.get(engine, ENGINE_NAMES[kind])
     return f"{name} ({missing / 1e9:.1f} GB, fetched at first use)" if missing else name
+
+
+def describe_fetching(name: str, done: int, total: int) -> str:
+    """How far the download of an entry of the weights is, in bytes, while the app starts."""
+    engine = next((engine for engine, entries in ENGINE_WEIGHTS.items() if name in entries), name)
+    size = f"{total / 1e9:.1f} GB" if total >= 1e9 else f"{total / 1e6:.0f} MB"
+    share = round(100 * done / max(total, 1))
+    return f"Fetching {ENGINE_NAMES.get(engine, name)}, {share} % of {size}; the built-in engines work meanwhile."
 
 
 def cannot_use(engine: str, why: str) -> str:

@@ -1,0 +1,63 @@
+"""Lines that the page shows by itself: what is being fetched while the app starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from page_handlers import engines
+from portraitgen import weights
+from portraitgen.errors import InputError
+from portraitgen.weights import Fetching
+from portraitgen.wording import describe_fetching, note
+
+_EVERY = 2.0  # seconds between two looks of a page at what is being fetched
+
+
+class Arrivals:
+    """What is fetched while the app starts; the thread that fetches writes it, every open page reads it.
+
+    Attributes:
+        running: whether there may be news; no page looks again once there is not.
+        latest: how far the download is.
+    """
+
+    def __init__(self) -> None:
+        self.running = False
+        self.latest: Fetching | None = None
+
+    def fetch(self) -> None:
+        """Fetch what ``PORTRAITGEN_FETCH`` names and say in the log how far it is; the built-in engines work meanwhile."""
+        self.running = True
+        try:
+            for self.latest in weights.fetching(weights.wanted_at_start()):
+                print(self.latest, flush=True)
+        except InputError as error:
+            print(f"Weights: {error} The built-in engines stand in.", flush=True)
+        finally:
+            self.running, self.latest = False, None
+
+    def line(self) -> str:
+        """How far it is, as HTML; empty when nothing is fetched."""
+        return note(describe_fetching(latest.name, latest.done, latest.total)) if (latest := self.latest) else ""
+
+
+def show_arrivals(page: gr.Blocks, arrivals: Arrivals, line: Any, lists: dict[str, gr.Dropdown]) -> None:
+    """Keep ``line`` and the ``lists`` of engines, one of each kind, as things are: at each visit, and while there is a download."""
+    timer = gr.Timer(_EVERY, active=False)
+    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+    places = [timer, line, *lists.values()]
+
+    def look(arriving: bool) -> list[Any]:
+        """What each place shows; the engine that a visitor has chosen stays, and a new visitor begins with the first."""
+        running, text = arrivals.running, arrivals.line()
+        now = gr.Timer(active=running), gr.HTML(text, visible=bool(text))
+        if not arriving and running:
+            return [*now, *(gr.skip() for _ in lists)]
+        offers = {kind: engines(kind) for kind in lists}
+        first: dict[str, dict[str, Any]] = {k: {"value": offers[k][0][1]} if arriving else {} for k in lists}
+        return [*now, *(gr.Dropdown(offers[kind], **first[kind]) for kind in lists)]
+
+    page.load(lambda: look(True), None, places, **quiet)
+    timer.tick(lambda: look(False), None, places, **quiet)
