@@ -27,7 +27,7 @@ from gradio.data_classes import FileData
 
 import page_endpoints as endpoints
 import page_handlers as handlers
-from page_notices import Arrivals, show_arrivals
+from page_notices import Arrivals, show_arrivals, show_prices
 from page_theme import theme
 from portraitgen import weights
 from portraitgen.kernels import compile_in_background
@@ -123,14 +123,17 @@ def pictures_in(folder: str) -> list[list[str]]:
     return [[str(path)] for path in sorted((EXAMPLES / folder).glob("*.*"))]
 
 
-def build_tabs() -> tuple[dict[str, gr.Tab], dict[str, list[Any]], dict[str, gr.Dropdown], dict[str, gr.Button]]:
-    """The four kinds of edit: by kind its tab, what it asks for, its engine, its reset."""
+def build_tabs() -> tuple[
+    dict[str, gr.Tab], dict[str, list[Any]], dict[str, gr.Dropdown], dict[str, gr.Button], dict[str, gr.HTML]
+]:
+    """The four kinds of edit: by kind its tab, what it asks for, its engine, its reset, its price."""
     from portraitgen.editors.catalogue import capabilities
 
     tabs: dict[str, gr.Tab] = {}
     own: dict[str, list[Any]] = {}
     engine: dict[str, gr.Dropdown] = {}
     reset: dict[str, gr.Button] = {}
+    price: dict[str, gr.HTML] = {}
 
     def foot(kind: str) -> None:
         with gr.Row(equal_height=True, elem_classes="foot"):
@@ -140,6 +143,9 @@ def build_tabs() -> tuple[dict[str, gr.Tab], dict[str, list[Any]], dict[str, gr.
             # Programs may also say "auto", or name what came later: `page_handlers.offered` answers what cannot be.
             engine[kind].preprocess = lambda payload: payload  # type: ignore[method-assign]
             reset[kind] = gr.Button("Reset", size="sm", scale=1, min_width=90, elem_id=f"reset-{kind}")
+        price[kind] = gr.HTML(
+            "", visible=handlers.shares_gpu(), padding=False, elem_id=f"price-{kind}", elem_classes="note"
+        )
 
     with gr.Tabs(elem_id="kinds"):
         with gr.Tab("Text", id="text") as tabs["text"]:
@@ -167,7 +173,7 @@ def build_tabs() -> tuple[dict[str, gr.Tab], dict[str, list[Any]], dict[str, gr.
             with gr.Accordion("Or take the light of a picture", open=False):
                 own["relight"] = [light, picture("Picture with the light", "light-picture")]
             foot("relight")
-    return tabs, own, engine, reset
+    return tabs, own, engine, reset, price
 
 
 def build(arrivals: Arrivals | None = None) -> gr.Blocks:
@@ -195,7 +201,7 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
                     shelf = gr.Row()
                 gr.Markdown(HEADINGS[1])
                 arriving = gr.HTML("", visible=False, padding=False, elem_id="arriving", elem_classes="note")
-                tabs, own, engine, reset = build_tabs()
+                tabs, own, engine, reset, price = build_tabs()
                 strength = gr.Slider(0, 1, 1, step=0.05, label="Strength")
                 background = gr.Dropdown(
                     BACKGROUNDS, value="auto", label="Background", info=COLOUR_HINT, allow_custom_value=True
@@ -311,6 +317,17 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
         moved = here.click(None, None, start, js="() => portraitgen.moment('clip')", api_visibility="private")
         for trigger in (start.release, max_seconds.release, preset.input, moved.then):
             trigger(handlers.look_at, [clip, start, max_seconds, preset, session], [about, look], **now)
+        if handlers.shares_gpu():
+            moves: list[Any] = [
+                clip.change,
+                start.release,
+                max_seconds.release,
+                preset.input,
+                key_frames.input,
+                moved.then,
+            ]
+            moves += [job.then for job in jobs]
+            show_prices(moves, [clip, start, max_seconds, preset, key_frames, session], engine, price)
         with shelf:
             for row in stored_examples():
                 form = own[row["kind"]][0]

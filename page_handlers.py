@@ -24,7 +24,7 @@ from portraitgen.engines import settle_engine
 from portraitgen.errors import InputError, Overrun
 from portraitgen.estimates import clip_seconds, expected_seconds, finished_stages, seconds_left, share_done
 from portraitgen.heap import trim
-from portraitgen.lending import LONGEST, PRICE, gpu_calls, gpu_seconds
+from portraitgen.lending import LONGEST, gpu_calls, gpu_seconds, longest_call, ways_to_fit
 from portraitgen.limits import MAX_START
 from portraitgen.progress import Progress
 from portraitgen.sessions import (
@@ -45,6 +45,7 @@ from portraitgen.wording import (
     CHOSEN,
     CLIP_HINT,
     ENGINE_NAMES,
+    HUB_ON_CPU,
     LOOKING,
     RESTORED,
     STAGE_LABELS,
@@ -54,6 +55,7 @@ from portraitgen.wording import (
     describe_face,
     explain_gpu,
     explain_overrun,
+    explain_too_long,
     is_overrun,
     name_engine,
     note,
@@ -164,6 +166,7 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
     try:
         session = open_session(session or Session())
         job = replace(prepare(session), overruns=session.overruns)
+        job = replace(job, notice=" ".join(filter(None, [job.notice, too_long(job)])))
         already = finished_stages(job.portrait) if job.learns else frozenset()
         expected = expected_seconds([s for s in job.stages if s not in already], job.frame_count, job.preset)
         yield screen(note("Starting", job.notice, value=0.0), session, True, result=kept)
@@ -251,10 +254,17 @@ def look_at(
         yield note(explain_os_error(error) if isinstance(error, OSError) else str(error), bad=True), None
         return
     learn, edit = clip_seconds(info.frame_count, preset, found.crop.size, finished_stages(job.portrait))
-    calls = gpu_calls(replace(job, verb="edit")) if shares_gpu() else ()
-    reserved = [round(PRICE * gpu_seconds(call)) for call in calls]
-    cost = describe_cost(learn, edit, cores=usable_cores(), gpu=has_gpu(), reserved=reserved)
-    yield note(facts, describe_face(found.seen, found.moments), cost), found.picture
+    # Of a shared GPU the price stands beside each engine: `page_notices.prices`.
+    cost = "" if shares_gpu() else describe_cost(learn, edit, cores=usable_cores(), gpu=has_gpu(), reserved=())
+    slower = HUB_ON_CPU if not has_gpu() and any(len(engines(kind)) > 1 for kind in ENGINES) else ""
+    yield note(facts, describe_face(found.seen, found.moments), cost, slower), found.picture
+
+
+def too_long(job: Job) -> str:
+    """What to say before a job that a shared GPU can hardly do in the time it is lent for; empty for any other."""
+    if not shares_gpu() or (seconds := longest_call(job)) <= LONGEST:
+        return ""
+    return explain_too_long(seconds, LONGEST, *ways_to_fit(job))
 
 
 def shares_gpu() -> bool:

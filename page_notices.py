@@ -1,16 +1,21 @@
-"""Lines that the page shows by itself: what is being fetched while the app starts."""
+"""Lines that the page shows by itself: what is being fetched while the app starts, and what an edit takes of a shared GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
-from page_handlers import engines
+from page_handlers import engines, too_long
 from portraitgen import weights
+from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
+from portraitgen.lending import PRICE, gpu_calls, gpu_seconds
+from portraitgen.sessions import Session, make_job
 from portraitgen.weights import Fetching
-from portraitgen.wording import describe_fetching, note
+from portraitgen.wording import describe_cost, describe_fetching, note
 
 _EVERY = 2.0  # seconds between two looks of a page at what is being fetched
 
@@ -61,3 +66,52 @@ def show_arrivals(page: gr.Blocks, arrivals: Arrivals, line: Any, lists: dict[st
 
     page.load(lambda: look(True), None, places, **quiet)
     timer.tick(lambda: look(False), None, places, **quiet)
+
+
+def show_prices(
+    triggers: Sequence[Callable[..., Any]], inputs: list[Any], lists: dict[str, gr.Dropdown], places: dict[str, gr.HTML]
+) -> None:
+    """Keep ``places``, one of each kind of edit, saying what the engine chosen in ``lists`` takes; ``inputs`` are those of `prices`."""
+
+    def look(*values: Any) -> list[str]:
+        settings, names = values[: len(inputs)], values[len(inputs) :]
+        told = prices(*settings, chosen=dict(zip(lists, names, strict=True)))
+        return [told.get(kind, "") for kind in places]
+
+    for trigger in (*triggers, *(place.input for place in lists.values())):
+        trigger(
+            look,
+            [*inputs, *lists.values()],
+            list(places.values()),
+            trigger_mode="always_last",
+            concurrency_id="price",
+            concurrency_limit=1,
+            api_visibility="private",
+            show_progress="hidden",
+        )
+
+
+def prices(
+    clip: str | None,
+    start: float,
+    max_seconds: float,
+    preset: str,
+    key_frames: float,
+    session: Session,
+    *,
+    chosen: dict[str, str],
+) -> dict[str, str]:
+    """What an edit of the clip takes of a shared GPU by the engine ``chosen`` for each kind, as HTML, and whether it can be done there."""
+    try:
+        job = make_job(clip, preset, start, max_seconds, session or Session())
+    except (InputError, OSError):  # which the look at the clip says
+        return {}
+    told = {}
+    for kind, engine in chosen.items():
+        request = EditRequest(kind, engine=engine, key_frames=int(key_frames) if key_frames else None)
+        edit = replace(job, verb="edit", source=job.portrait, options={"request": request})
+        warning = too_long(edit)
+        reserved = [round(PRICE * gpu_seconds(call)) for call in gpu_calls(edit)]
+        cost = describe_cost(0, 0, cores=1, gpu=True, reserved=reserved)
+        told[kind] = note(warning, cost, bad=True) if warning else note(cost)
+    return told

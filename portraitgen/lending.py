@@ -7,9 +7,11 @@ faster than two CPU cores a GPU is, is set by hand, so a call that turns out too
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from .editors import engine_for
 from .estimates import expected_seconds, finished_stages
+from .pipeline import PRESETS
 from .sessions import Job
 
 LONGEST = 120  # seconds of one call: longer ones few visitors are allowed
@@ -47,18 +49,43 @@ def gpu_calls(job: Job) -> tuple[Job, ...]:
 
 def gpu_seconds(job: Job) -> int:
     """Seconds to reserve for one call, by what it is still to do there."""
+    return min(LONGEST, round(_needed(job) * _MORE**job.overruns))
+
+
+def longest_call(job: Job) -> float:
+    """Seconds that the longest of the calls of ``job`` is expected to take; more than `LONGEST` and it will hardly be done."""
+    return max(map(_needed, gpu_calls(job)), default=0.0)
+
+
+def ways_to_fit(job: Job) -> tuple[str, float]:
+    """What would make a job whose `longest_call` is too long fit: the finest preset, and the largest share of its part of the clip.
+
+    Either alone does; "" and 0 where it cannot.
+    """
+    anew = replace(job, portrait=job.portrait / "none")  # another preset or part is another portrait
+
+    def fits(**changes: Any) -> bool:
+        return longest_call(replace(anew, **changes)) <= LONGEST
+
+    coarser = reversed(PRESETS[: PRESETS.index(job.preset)])
+    preset = next((name for name in coarser if fits(preset=name)), "")
+    tenths = next((n for n in range(9, 0, -1) if fits(frame_count=job.frame_count * n // 10)), 0)
+    return preset, tenths / 10
+
+
+def _needed(job: Job) -> float:
+    """Seconds that one call is expected to take."""
     finished = finished_stages(job.portrait) if job.learns else ()
     stages = [stage for stage in job.stages if stage in _FASTER and stage not in finished]
     expected = expected_seconds(stages, job.frame_count, job.preset, cores=2)
     request = job.options.get("request")
     loading, each, pictures, usual = 0.0, 0.0, 0, 1
     if request is not None:
-        from .editing import PRESETS
+        from .editing import PRESETS as CONFIGS
 
-        usual = PRESETS[job.preset].key_frames
+        usual = CONFIGS[job.preset].key_frames
         pictures = request.key_frames or usual
         loading, each = _ENGINES.get(engine_for(request.kind, request.engine, "cuda"), (0.0, 0.0))
     more = {"edit": pictures / usual}  # of what a stage takes, as expected for the preset's key frames
     seconds = _START + sum(expected[stage] / _FASTER[stage] * more.get(stage, 1) for stage in stages)
-    seconds += loading + each * pictures
-    return min(LONGEST, round(seconds * _MORE**job.overruns))
+    return seconds + loading + each * pictures

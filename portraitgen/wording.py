@@ -101,6 +101,7 @@ EXPORTS = {
     "ply": "Gaussians (PLY)",
     "zip": "Portrait folder (zip)",
 }
+HUB_ON_CPU = "That is with the built-in engines; those from the Hub take many times as long without a GPU."
 _SHORTER = "Use fewer seconds of the clip, or the preview quality."
 BROKEN = "Something broke on our side. Run it again; if it happens again, try another clip."
 
@@ -175,6 +176,25 @@ def describe_cost(learn: float, edit: float, *, cores: int, gpu: bool, reserved:
     if not learn:
         return f"The clip is learned already. An edit takes about {roughly(edit)} on {processor}."
     return f"On {processor} about {roughly(learn)} to learn the clip, once, and {roughly(edit)} for each edit."
+
+
+def explain_too_long(seconds: float, longest: int, preset: str, share: float) -> str:
+    """That a job hardly fits the shared GPU, and what to do.
+
+    Args:
+        seconds: that its longest call is expected to take.
+        longest: seconds that a call may take.
+        preset: a coarser one with which it fits, or "".
+        share: of its part of the clip with which it fits, or 0.
+    """
+    ways = [f"choose the quality {preset}"] if preset else []
+    ways += [f"use a part of the clip at most {share:.0%} as long"] if share else []
+    ways = [*ways, "duplicate this Space to a GPU of your own"]
+    remedy = ", or ".join(ways)
+    return (
+        f"One step of this job takes about {seconds:.0f} s of GPU, and the shared GPU is lent for {longest} s at a time: "
+        f"it would hardly be done. {remedy[0].upper()}{remedy[1:]}."
+    )
 
 
 def roughly(seconds: float) -> str:

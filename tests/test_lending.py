@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,14 @@ import pytest
 import torch
 
 import page_handlers
+from page_notices import prices
 from portraitgen import lending, pipeline, reconstruction, sessions, wording
 from portraitgen.apart import apart
 from portraitgen.clip import probe
 from portraitgen.crop import Crop
 from portraitgen.editors import ENGINES, EditRequest
 from portraitgen.errors import InputError
-from portraitgen.lending import LONGEST, PRICE, gpu_calls, gpu_seconds
+from portraitgen.lending import LONGEST, PRICE, gpu_calls, gpu_seconds, longest_call, ways_to_fit
 from portraitgen.pipeline import PRESETS
 from portraitgen.portrait import Portrait
 from portraitgen.progress import Progress
@@ -84,6 +86,58 @@ def test_key_frames_are_paid_for(tmp_path: Path) -> None:
             seconds.append(gpu_seconds(replace(call, options=call.options | {"request": request})))
         few, usual, sixteen, many = seconds
         assert few < usual == sixteen < many, engine
+
+
+def test_a_job_that_one_call_cannot_hold_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+    for preset in ("preview", "standard"):
+        job = asked(tmp_path, preset=preset)
+        assert longest_call(job) <= LONGEST
+        assert page_handlers.too_long(job) == ""
+    high = asked(tmp_path, preset="high")
+    assert longest_call(high) > LONGEST
+    assert ways_to_fit(high) == ("standard", 0), "what takes so long is the same for every part of the clip"
+    said = page_handlers.too_long(high)
+    assert "the shared GPU is lent for 120 s at a time: it would hardly be done." in said
+    assert said.endswith("Choose the quality standard, or duplicate this Space to a GPU of your own.")
+    long = asked(tmp_path, frames=3000)
+    preset, share = ways_to_fit(long)
+    assert preset == ""
+    assert longest_call(replace(long, frame_count=round(3000 * share))) <= LONGEST < longest_call(long)
+    assert f"Use a part of the clip at most {share:.0%} as long, or duplicate" in page_handlers.too_long(long)
+    monkeypatch.delenv("SPACES_ZERO_GPU")
+    assert page_handlers.too_long(high) == "", "a GPU of its own has all the time"
+
+
+def test_the_price_is_that_of_the_engine_and_of_the_key_frames(space: Space, own: Session) -> None:
+    chosen = {"text": "builtin", "style": "gatys", "tryon": "fashn-vton", "relight": "auto"}
+
+    def told(preset: str = "preview", key_frames: int = 0, **change: str) -> dict[str, str]:
+        return prices(str(CLIP), 0.0, 2.0, preset, key_frames, own, chosen=chosen | change)
+
+    def seconds(line: str) -> int:
+        return int(re.search(r"(\d+) s for each edit", line)[1])  # type: ignore[index]
+
+    usual = told()
+    assert list(usual) == list(chosen)
+    assert "to learn the clip, once" in usual["text"]
+    costs = {engine: seconds(told(text=engine)["text"]) for engine in ENGINES["text"]}
+    assert costs["builtin"] == seconds(usual["text"]) < costs["instruct-pix2pix"] < costs["flux2-klein"]
+    assert seconds(told(key_frames=40, text="flux2-klein")["text"]) > costs["flux2-klein"]
+    assert seconds(usual["relight"]) == seconds(usual["text"]), (
+        "auto takes the built-in one while the other is not here"
+    )
+    assert all('class="bad"' in line and "Choose the quality standard" in line for line in told("high").values())
+    assert prices(None, 0.0, 2.0, "preview", 0, own, chosen=chosen) == {}
+
+
+def test_a_job_that_hardly_fits_says_so_when_it_starts(space: Space) -> None:
+    def prepare(own: Session) -> Job:
+        return make_edit(make_job(str(CLIP), "high", 0.0, 0.5, own), own, EditRequest("text", "red hair"), "auto")
+
+    steps = page_handlers.drive(Session(), prepare)
+    assert "Choose the quality standard" in next(steps)[1]
+    steps.close()  # type: ignore[attr-defined]
 
 
 def test_a_whole_preview_fits_a_visitors_day(tmp_path: Path) -> None:

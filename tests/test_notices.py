@@ -1,10 +1,11 @@
-"""What is fetched while the app starts, as visitors see it."""
+"""Lines that the page shows by itself: what is fetched while the app starts, what an edit takes of a shared GPU."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +16,11 @@ from browsing import NEEDED, playwright_api, tab
 import app
 import page_notices
 from page_notices import Arrivals
-from portraitgen import weights, wording
+from portraitgen import sessions, weights, wording
 from portraitgen.errors import InputError
 from portraitgen.weights import Fetching
+
+CLIP = Path(__file__).parent.parent / "examples" / "portrait.mp4"
 
 
 @pytest.fixture
@@ -91,6 +94,27 @@ def test_weights_without_an_engine_go_by_their_own_name() -> None:
 
 class TestInABrowser:
     pytestmark = NEEDED
+
+    def test_the_price_beside_an_engine_follows_the_quality(
+        self, browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SPACES_ZERO_GPU", "true")
+        monkeypatch.setattr(sessions, "ROOT", tmp_path / "sessions")
+        demo = app.build()
+        _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
+        try:
+            with tab(browser, SimpleNamespace(url=url)) as view:  # type: ignore[arg-type]
+                view.locator("#clip input[type=file]").set_input_files(str(CLIP))
+                price = playwright_api.expect(view.locator("#price-text"))
+                price.to_contain_text("s to learn the clip, once, and")
+                playwright_api.expect(view.locator("#about")).not_to_contain_text("share of GPU time")
+                view.get_by_role("button", name="Advanced").click()
+                view.get_by_label("High").check()
+                price.to_contain_text("Choose the quality standard")
+                view.get_by_role("tab", name="Relighting").click()
+                playwright_api.expect(view.locator("#price-relight")).to_contain_text("Choose the quality standard")
+        finally:
+            demo.close()
 
     def test_an_open_page_follows_a_download_and_then_asks_no_more(self, browser: Any) -> None:
         arrivals = Arrivals()
