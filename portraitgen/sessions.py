@@ -69,12 +69,23 @@ class Session:
 
 @dataclass(frozen=True)
 class Result:
-    """One finished edit of a visitor: its name in words, its clip, what it looks like, and the portrait to go on from."""
+    """One finished edit of a visitor.
+
+    Attributes:
+        title: its name in words.
+        clip: the edited clip.
+        picture: what it looks like.
+        portrait: to go on from.
+        learned: the portrait of the visitor's clip that it was made from, with no edit.
+        preset: the quality that the edit was asked for in.
+    """
 
     title: str
     clip: str
     picture: str
     portrait: str
+    learned: str
+    preset: str
 
 
 @dataclass(frozen=True)
@@ -149,6 +160,11 @@ def history(session: Session) -> list[Result]:
     return []
 
 
+def shown(session: Session) -> Result | None:
+    """The visitor's edit that is shown, if one is and it is still there."""
+    return next((row for row in history(session) if row.portrait == session.edited), None)
+
+
 def finish_edit(session: Session, job: Job) -> Session:
     """Enter a finished edit in the visitor's history and forget the earliest if there are too many."""
     import cv2
@@ -158,7 +174,9 @@ def finish_edit(session: Session, job: Job) -> Session:
     scale = _THUMBNAIL / max(frame.shape[:2])
     small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(picture), small[..., ::-1])
-    rows = [*history(session), Result(edit_title(job.options["request"]), str(job.output), str(picture), str(portrait))]
+    title = edit_title(job.options["request"])
+    result = Result(title, str(job.output), str(picture), str(portrait), str(job.portrait), job.preset)
+    rows = [*history(session), result]
     for old in rows[:-KEPT_RESULTS]:
         shutil.rmtree(old.portrait, ignore_errors=True)
         for path in (old.clip, old.picture):
@@ -218,7 +236,12 @@ def learned_before(session: Session, clip: Path) -> tuple[str, float, float] | N
     folders = list(Path(session.folder).glob(f"{file_sha256(clip)[:16]}-*")) if session.folder else []
     if not folders:
         return None
-    _, preset, start, max_seconds = max(folders, key=lambda folder: folder.stat().st_mtime).name.split("-")
+    return learned_with(max(folders, key=lambda folder: folder.stat().st_mtime))
+
+
+def learned_with(portrait: Path) -> tuple[str, float, float]:
+    """Preset, start and length that the portrait of a clip was learned with, as `make_job` names it."""
+    _, preset, start, max_seconds = portrait.name.split("-")
     return preset, float(start), float(max_seconds)
 
 
@@ -237,7 +260,7 @@ def make_edit(
     Args:
         background: as for `pipeline.edit`, but no path: what a visitor types must not name a file of this machine.
         behind: an uploaded picture to put behind the person instead.
-        again: go on from the session's latest edit, if there is one.
+        again: go on from the edit that is shown, if there is one, whatever the clip: nothing is learned then.
         mark: say in a corner of the picture that it is AI-edited.
     """
     request = replace(request, text=request.text.strip())
@@ -254,22 +277,31 @@ def make_edit(
     if request.engine == "builtin":
         notice = f"Understood: {load_editor(request, 'cpu').understood}"
     folder = Path(session.folder)
-    source = Path(session.edited) if again and session.edited and Path(session.edited).is_dir() else job.portrait
-    name = f"edited-{time.time_ns():x}{_place(source, job)}"
+    source = job.portrait
+    if again and (row := shown(session)):
+        source = Path(row.portrait)
+        clip = portrait_facts(source)["clip"]
+        part: dict[str, Any] = {"frame_count": clip["frame_count"], "start": clip.get("start", 0.0)}
+        job = replace(job, portrait=Path(row.learned), learned=True, **part)
+    name = f"edited-{time.time_ns():x}{_place(job)}"
     options = {"request": request, "background": background, "save": folder / name, "mark": mark}
     return replace(job, verb="edit", source=source, output=folder / f"{name}{suffix}", options=options, notice=notice)
 
 
 def make_render(job: Job, session: Session, **options: Any) -> Job:
-    """Turn a reconstruction into a render from another camera, of the result that is shown if it is an edit."""
-    source = Path(session.edited) if session.edited and Path(session.edited).is_dir() else job.portrait
-    return replace(
-        job,
-        verb="render",
-        source=source,
-        output=_fresh(session, "turned", f"{_place(source, job)}.mp4"),
-        options=options,
-    )
+    """Turn a reconstruction into a render from another camera, of the edit that is shown if it is one of this part of this clip."""
+    row = shown(session)
+    source = Path(row.portrait) if row and _belongs(row, job) else job.portrait
+    place = _fresh(session, "turned", f"{_place(job)}.mp4")
+    return replace(job, verb="render", source=source, output=place, options=options, learned=source != job.portrait)
+
+
+def _belongs(row: Result, job: Job) -> bool:
+    """Whether an edit is of the part of a clip that a job asks for, in its quality."""
+    learned = Path(row.learned)
+    # An edit of an edit may have been asked for in another quality than its clip was learned in.
+    asked = learned.with_name(learned.name.replace(f"-{learned_with(learned)[0]}-", f"-{row.preset}-"))
+    return job.portrait in (learned, asked)
 
 
 def make_export(verb: str, session: Session, *, mark: bool = False) -> Job:
@@ -281,7 +313,7 @@ def make_export(verb: str, session: Session, *, mark: bool = False) -> Job:
         "webm": {"background": "transparent", "mark": mark},
         "orbit": {"view": "crop", "background": "white", "orbit": True, "mark": mark},
     }
-    facts = json.loads((source / "portrait.json").read_text("utf-8"))
+    facts = portrait_facts(source)
     count = VIEWS if verb == "views" else facts["clip"]["frame_count"]
     return Job(
         source / facts["source_name"],
@@ -296,12 +328,15 @@ def make_export(verb: str, session: Session, *, mark: bool = False) -> Job:
     )
 
 
-def _place(source: Path, job: Job) -> str:
-    """What a clip made from the portrait ``source`` is called after: where in the visitor's clip it begins, for the page plays both."""
-    start = job.start
-    if source != job.portrait:
-        start = json.loads((source / "portrait.json").read_text("utf-8"))["clip"].get("start", 0.0)
-    return f"-from-{start:.3f}" if start else ""
+def portrait_facts(portrait: Path) -> dict[str, Any]:
+    """What a portrait folder says of itself."""
+    facts: dict[str, Any] = json.loads((portrait / "portrait.json").read_text("utf-8"))
+    return facts
+
+
+def _place(job: Job) -> str:
+    """What a clip made by ``job`` is called after: where in the visitor's clip it begins, for the page plays both."""
+    return f"-from-{job.start:.3f}" if job.start else ""
 
 
 def _fresh(session: Session, stem: str, suffix: str) -> Path:

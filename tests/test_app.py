@@ -153,9 +153,13 @@ def test_a_view_shows_the_latest_edit(page: Page) -> None:
     client.predict(clip=clip, yaw=20, api_name="/render")
     plain, edited = page.pipeline.folders("render")
     assert plain == page.pipeline.folders("edit")[0]
-    assert edited == page.pipeline.calls[-3][2]["save"]
+    assert edited == page.pipeline.calls[-2][2]["save"]
     assert page.pipeline.calls[-1][2]["yaw"] == 20
     assert [options["orbit"] for name, _, options in page.pipeline.calls if name == "render"] == [True, False]
+    client.predict(clip=handle_file(str(page.other_clip)), api_name="/render")
+    learned, shown = page.pipeline.calls[-2:]
+    assert learned[0] == "reconstruct"
+    assert shown[1][0] == learned[1][1], "of another clip its own portrait is shown"
 
 
 def test_reconstruct_alone(page: Page) -> None:
@@ -198,6 +202,9 @@ def test_an_edit_can_go_on_from_the_last_one(page: Page) -> None:
     page.edit(client, "make it a pencil sketch", again=True).result()
     second = page.pipeline.folders("edit")[-1]
     assert second == page.pipeline.calls[1][2]["save"], "the folder that the first edit left"
+    page.pipeline.reset()
+    page.edit(client, "red hair", page.other_clip, again=True, preset="high").result()
+    assert [name for name, _, _ in page.pipeline.calls] == ["edit"], "another clip is not learned for nothing"
     page.edit(client, "a bronze statue").result()
     assert page.pipeline.folders("edit")[-1] == first, "the clip's own portrait"
 

@@ -28,13 +28,16 @@ def test_a_job_can_be_sent_to_a_worker() -> None:
 def finished_edit(own: sessions.Session, text: str) -> sessions.Session:
     """The visitor after one more edit, as a job leaves it."""
     clip = write_clip(Path(own.folder) / "upload.mp4", size=(160, 120))
-    learned = Path(own.folder) / "learned"
-    if not learned.is_dir():
-        write_portrait(learned, clip)
-    job = sessions.Job(clip, learned, "preview", 10.0)
-    job = sessions.make_edit(job, own, EditRequest("text", text, engine="builtin"), "auto")
-    write_portrait(job.options["save"], clip)
-    shutil.copyfile(clip, job.output)
+    job = sessions.make_job(str(clip), "preview", 0.0, 10.0, own)
+    return finish(own, sessions.make_edit(job, own, EditRequest("text", text, engine="builtin"), "auto"))
+
+
+def finish(own: sessions.Session, job: sessions.Job) -> sessions.Session:
+    """The visitor after an edit, as a job leaves it."""
+    if not job.portrait.is_dir():
+        write_portrait(job.portrait, job.clip)
+    write_portrait(job.options["save"], job.clip)
+    shutil.copyfile(job.clip, job.output)
     return sessions.finish_edit(own, job)
 
 
@@ -102,10 +105,35 @@ def test_another_part_of_a_clip_is_another_portrait(own: sessions.Session) -> No
     request = EditRequest("text", "bronze", engine="builtin")
     edit = sessions.make_edit(job(0.5), own, request, "transparent")
     assert edit.output.name.endswith("-from-0.520.webm")
-    write_portrait(edit.options["save"], clip)
-    shown = sessions.replace(own, edited=str(edit.options["save"]))
-    again = sessions.make_edit(job(0.5), shown, request, "auto", again=True)
+    whole = finish(own, sessions.make_edit(job(0), own, request, "auto"))
+    again = sessions.make_edit(job(0.5), whole, request, "auto", again=True)
     assert "-from-" not in again.output.name, "the earlier edit is of the whole clip"
+
+
+def test_an_edit_of_an_edit_learns_nothing_and_a_view_is_of_the_clip_asked_for(own: sessions.Session) -> None:
+    clip, other = (write_clip(Path(own.folder) / f"{name}.mp4", count=count) for name, count in (("a", 50), ("b", 30)))
+    request = EditRequest("text", "bronze", engine="builtin")
+
+    def job(path: Path, preset: str = "preview", start: float = 0.0) -> sessions.Job:
+        return sessions.make_job(str(path), preset, start, 10.0, own)
+
+    shown = finish(own, sessions.make_edit(job(clip), own, request, "auto"))
+    again = sessions.make_edit(job(other, "high"), shown, request, "auto", again=True)
+    assert not again.learns
+    assert (again.source, again.portrait, again.frame_count) == (Path(shown.edited), job(clip).portrait, 50)
+    assert sessions.make_edit(job(other), shown, request, "auto").learns
+    for asked, edited in (
+        (job(clip), True),
+        (job(other), False),
+        (job(clip, start=0.48), False),
+        (job(clip, "high"), False),
+    ):
+        render = sessions.make_render(asked, shown)
+        assert render.source == (Path(shown.edited) if edited else asked.portrait)
+        assert render.learns is not edited
+    further = finish(shown, again)
+    assert sessions.make_render(job(clip, "high"), further).source == Path(further.edited), "the quality asked for last"
+    assert sessions.make_render(job(other), further).source == job(other).portrait
 
 
 @pytest.mark.parametrize("odd", [None, float("nan"), float("inf"), "7", [1]])
