@@ -77,13 +77,24 @@ QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 EMPTY = f'<p class="empty">{EMPTY_RESULT}</p>'
 
 
+def update(**changes: Any) -> str:
+    """JavaScript of gradio's word for changes of a part of the page."""
+    return json.dumps({"__type__": "update", **changes})
+
+
+def buttons(running: bool) -> str:
+    """JavaScript values of the buttons that start jobs, and of the one that stops them."""
+    return ", ".join([update(interactive=not running)] * handlers.STARTERS + [update(interactive=running)])
+
+
 def wait_in_browser() -> str:
     """JavaScript that shows at once that a job waits, and lets it be stopped."""
-    update = "{__type__: 'update', interactive: %s}"
-    buttons = ", ".join([update % "false"] * handlers.STARTERS)
     return (
-        f"() => {{ portraitgen.reveal('status'); return [{json.dumps(note(WAITING))}, {buttons}, {update % 'true'}] }}"
+        f"(clip, again) => {{ portraitgen.begin(clip, again); return [{json.dumps(note(WAITING))}, {buttons(True)}] }}"
     )
+
+
+NOT_OWN = f"{update(value=False, visible=False)}, {update(visible=False)}, {update(visible=False)}"  # of `mine`
 
 
 def stored_examples() -> list[dict[str, str]]:
@@ -273,7 +284,7 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
         settings = [strength, preset, background, seed, start, max_seconds, mark, again]
         # Before each job's own event and in the browser itself, for the queue says nothing while a job waits in it.
         for button in starters:
-            button.click(None, None, [status, *starters, stop], js=wait_in_browser(), api_visibility="private")
+            button.click(None, [clip, again], [status, *starters, stop], js=wait_in_browser(), api_visibility="private")
         wishes: dict[str, tuple[Callable[..., Any], list[Any], list[Any]]] = {
             "text": (endpoints.edit_text, own["text"], [behind]),
             "style": (endpoints.edit_style, own["style"], [behind]),
@@ -301,11 +312,21 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
             jobs.append(button.click(work, [mark, session], [place, *shown[1:]], **private))
         stopping = stop.click(lambda: note(STOPPING), None, status, cancels=jobs, queue=False, **QUIET)
         stopping.then(handlers.stopped, session, shown[:-1], queue=False, **QUIET)
-        belongings = [visit, earlier, again, more, onward]
+        owned = [again, more, onward]
+        belongings = [visit, earlier, *owned]
         for job in jobs:
             job.then(handlers.after, session, belongings, queue=False, **QUIET)
-        earlier.select(handlers.pick, session, [session, result, status], queue=False, **QUIET)
+        brought = [session, clip, start, max_seconds, preset, result, status, *owned]
+        earlier.select(None, None, None, js="() => portraitgen.together()", api_visibility="private")
+        earlier.select(handlers.pick, session, brought, queue=False, **QUIET)
         wire_browser(clip, result, player, made, views, table, onward, again)
+        # A result is of the clip before, and so is what can be done with it.
+        for trigger in (clip.input, clip.stop_recording):
+            emptied = f"() => [null, null, '', {NOT_OWN}]"
+            trigger(None, None, [result, views, status, *owned], js=emptied, api_visibility="private")
+            trigger(handlers.forget, session, session, queue=False, **QUIET)
+        # The clip may be learned anew, in another quality.
+        learn.click(None, result, views, js=f"(shown) => shown ? {update()} : null", api_visibility="private")
         result.change(lambda path: gr.DownloadButton(value=path, visible=bool(path)), result, download, **QUIET)
         demo.load(handlers.resume, visit, [session, clip, result, status, *belongings], queue=False, **QUIET)
         show_arrivals(demo, arrivals or Arrivals(), arriving, engine)
@@ -335,9 +356,13 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
                 films = at_hand(clip, row["clip"]), at_hand(result, row["result"])
                 answer = json.dumps([films[0], wish, films[1], note(row["name"], STORED)])
                 # The tab is no output of that event: gradio 6.31 does not draw tabs that are one.
-                show = f"() => {{ portraitgen.choose('kinds', {KINDS.index(row['kind'])}); return portraitgen.found({answer}) }}"
+                show = (
+                    f"() => {{ portraitgen.together(); portraitgen.choose('kinds', {KINDS.index(row['kind'])});"
+                    f" return [...portraitgen.found({answer}), {NOT_OWN}] }}"
+                )
                 button = gr.Button(row["name"].capitalize(), icon=row["poster"], size="sm", min_width=80)
-                button.click(None, None, [clip, form, result, status], js=show, api_visibility="private")
+                button.click(None, None, [clip, form, result, status, *owned], js=show, api_visibility="private")
+                button.click(handlers.forget, session, session, queue=False, **QUIET)
     return demo.queue(max_size=20)
 
 
@@ -346,10 +371,9 @@ def wire_browser(
 ) -> None:
     """What happens in the browser alone, by page.js: the player, the turntable, saving a file, going on from a result."""
     words = json.dumps(PLAYER)
-    for place in (clip, result):
-        place.change(
-            None, [clip, result], player, js=f"(a, b) => portraitgen.player(a, b, {words})", api_visibility="private"
-        )
+    # Views of the result before go, but not where one of them was rendered large.
+    show = f"(a, b) => [portraitgen.player(a, b, {words}), portraitgen.turned(b) ? {update()} : null]"
+    result.change(None, [clip, result], [player, views], js=show, api_visibility="private")
     views.change(
         None, views, table, js=f"(strip) => portraitgen.turntable(strip, {VIEWS}, {words})", api_visibility="private"
     )

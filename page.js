@@ -9,10 +9,19 @@ window.portraitgen = (() => {
     const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
     const calm = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
+    // The clip that the latest job was started with: the visitor may have chosen another one when its result comes.
+    let begun = null;
+    const begin = (clip, again) => {
+        if (!again || !begun) begun = clip;
+        reveal("status");
+    };
+    const together = () => { begun = null; }; // clip and result come at once
+    const turned = (result) => /\/turned-[^/]*$/.test(address(result));
+
     const player = (clip, result, words) => {
         const after = address(result);
         if (!after) return `<p class="empty">${words.empty}</p>`;
-        const before = address(clip);
+        const before = address(begun || clip);
         const from = after.match(/-from-([\d.]+)\.\w+$/)?.[1] || 0; // where in the clip the result begins
         const name = `show-${Date.now()}`;
         const modes = before ? ["wipe", "side", "result"] : ["result"];
@@ -149,5 +158,5 @@ window.portraitgen = (() => {
             shown(own);
         }, true);
     }
-    return { player, turntable, save, reveal, found, moment, choose };
+    return { begin, together, turned, player, turntable, save, reveal, found, moment, choose };
 })();

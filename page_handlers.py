@@ -30,10 +30,12 @@ from portraitgen.progress import Progress
 from portraitgen.sessions import (
     PACKED,
     Job,
+    Result,
     Session,
     finish_edit,
     history,
     learned_before,
+    learned_with,
     make_export,
     make_job,
     open_session,
@@ -300,23 +302,43 @@ def offered(kind: str, engine: str) -> str:
 
 
 def after(session: Session) -> tuple[Any, ...]:
-    """Values of ``visit, earlier, own`` and the boxes that need a result, once a job is over: what the visitor has now."""
+    """Values of ``visit, earlier`` and of `mine`, once a job is over: what the visitor has now."""
     kept = history(session)
-    has_edit = bool(session.edited)
-    has_any = bool(session.edited or session.learned)
     return (
         Path(session.folder).name if kept else gr.skip(),
         gr.Gallery([(row.picture, row.title) for row in kept], visible=bool(kept)),
-        gr.Checkbox(visible=has_edit),
-        gr.Column(visible=has_any),
-        gr.Button(visible=has_edit),
+        *mine(session),
     )
 
 
+def mine(session: Session) -> tuple[Any, ...]:
+    """The boxes that need a result of the visitor's own, which the session knows: values of ``again, more, onward``."""
+    edited = bool(session.edited)
+    return gr.Checkbox(visible=edited), gr.Column(visible=bool(edited or session.learned)), gr.Button(visible=edited)
+
+
+def forget(session: Session) -> Session:
+    """The visitor sees another clip, or a stored result: neither is to be gone on from or packed. Their own stay in the history."""
+    return replace(session, learned="", edited="")
+
+
 def pick(session: Session, event: gr.SelectData) -> tuple[Any, ...]:
-    """Show an earlier result, to go on from it: values of ``session, result, status``."""
+    """Show an earlier result beside its clip, to go on from it.
+
+    Values of ``session, clip, start, max_seconds, preset, result, status`` and of `mine`.
+    """
     row = history(session)[event.index]
-    return replace(session, edited=row.portrait), row.clip, note(row.title, CHOSEN)
+    session = replace(session, learned=row.learned, edited=row.portrait)
+    preset, start, max_seconds = learned_with(Path(row.learned))
+    with contextlib.suppress(OSError):
+        os.utime(row.learned)  # what this clip was learned with last, says the look at it
+    part = (source_of(row), round(start, 1), max_seconds, preset)
+    return session, *part, row.clip, note(row.title, CHOSEN), *mine(session)
+
+
+def source_of(row: Result) -> str | None:
+    """The visitor's clip that a result was made from, if it is still there."""
+    return next((str(path) for path in Path(row.portrait).glob("source.*")), None)
 
 
 def resume(visit: str) -> tuple[Any, ...]:
@@ -325,5 +347,4 @@ def resume(visit: str) -> tuple[Any, ...]:
     if session is None:
         return (gr.skip(),) * 9
     latest = history(session)[-1]
-    source = next(Path(latest.portrait).glob("source.*"), None)
-    return session, source and str(source), latest.clip, note(latest.title, RESTORED), *after(session)
+    return session, source_of(latest), latest.clip, note(latest.title, RESTORED), *after(session)

@@ -312,7 +312,9 @@ def test_an_earlier_result_is_shown_again_and_gone_on_from(page: Page) -> None:
     assert result == rows[-1].clip
     assert wording.RESTORED in status
     picked = page_handlers.pick(session, SimpleNamespace(index=0))  # type: ignore[arg-type]
-    assert picked[:2] == (replace(session, edited=rows[0].portrait), rows[0].clip)
+    assert picked[0] == replace(session, learned=rows[0].learned, edited=rows[0].portrait)
+    assert Path(picked[1]).parent == Path(rows[0].portrait), "beside its own clip"
+    assert picked[2:6] == (0.0, 10.0, "preview", rows[0].clip)
 
 
 def test_a_clip_that_was_learned_before_is_looked_at_as_it_was_learned(own: sessions.Session, tmp_path: Path) -> None:
