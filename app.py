@@ -27,12 +27,13 @@ from gradio.data_classes import FileData
 
 import page_endpoints as endpoints
 import page_handlers as handlers
+from page_browser import NOT_OWN, forget_in_browser, refuse_in_browser, wait_in_browser, wire_browser
 from page_notices import Arrivals, show_arrivals, show_prices
 from page_theme import theme
 from portraitgen import weights
 from portraitgen.kernels import compile_in_background
-from portraitgen.limits import MAX_SECONDS, MAX_START
-from portraitgen.sessions import MAX_AGE, ROOT, TEXT_LIMIT, VIEWS, Session, close_session
+from portraitgen.limits import MAX_MEGABYTES, MAX_SECONDS, MAX_SEED, MAX_START
+from portraitgen.sessions import MAX_AGE, ROOT, TEXT_LIMIT, Session, close_session
 from portraitgen.sweeping import every, shown_always, sweep_files, sweep_folders
 from portraitgen.wording import (
     AGAIN,
@@ -53,7 +54,6 @@ from portraitgen.wording import (
     LOOK_LABEL,
     MARK,
     OWN_MACHINE,
-    PLAYER,
     PRESET_CHOICES,
     SECONDS,
     START,
@@ -63,7 +63,6 @@ from portraitgen.wording import (
     STORED_HINT,
     TEXT_HINT,
     TITLE,
-    WAITING,
     note,
 )
 
@@ -75,26 +74,6 @@ KINDS = ("text", "style", "tryon", "relight")
 HEAVY: dict[str, Any] = {"concurrency_id": "gpu", "concurrency_limit": 1, "show_progress": "hidden"}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 EMPTY = f'<p class="empty">{EMPTY_RESULT}</p>'
-
-
-def update(**changes: Any) -> str:
-    """JavaScript of gradio's word for changes of a part of the page."""
-    return json.dumps({"__type__": "update", **changes})
-
-
-def buttons(running: bool) -> str:
-    """JavaScript values of the buttons that start jobs, and of the one that stops them."""
-    return ", ".join([update(interactive=not running)] * handlers.STARTERS + [update(interactive=running)])
-
-
-def wait_in_browser() -> str:
-    """JavaScript that shows at once that a job waits, and lets it be stopped."""
-    return (
-        f"(clip, again) => {{ portraitgen.begin(clip, again); return [{json.dumps(note(WAITING))}, {buttons(True)}] }}"
-    )
-
-
-NOT_OWN = f"{update(value=False, visible=False)}, {update(visible=False)}, {update(visible=False)}"  # of `mine`
 
 
 def stored_examples() -> list[dict[str, str]]:
@@ -201,6 +180,7 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
                 gr.Markdown(HEADINGS[0])
                 gr.Markdown(CONSENT, elem_id="consent")
                 clip = gr.Video(label="Clip", sources=["upload", "webcam"], height=320, elem_id="clip", buttons=[])
+                too_large = gr.Button(visible="hidden", elem_id="too-large")
                 about = gr.HTML(note(CLIP_HINT), padding=False, elem_id="about", elem_classes="note")
                 look = gr.Image(label=LOOK_LABEL, interactive=False, height=250, elem_id="look", buttons=[])
                 with gr.Row():
@@ -221,10 +201,13 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
                 with gr.Accordion("Advanced", open=False):
                     preset = gr.Radio(PRESET_CHOICES, value="preview", label="Quality")
                     with gr.Row():
-                        seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=2**31 - 1, min_width=90)
+                        seed = gr.Number(
+                            0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=90, elem_id="seed"
+                        )
                         # Out of range is answered by `editors.check_request`, which says it better than gradio.
                         key_frames = gr.Number(0, label="Key frames", info=KEY_FRAMES_HINT, precision=0, min_width=90)
                         guidance = gr.Number(0, label="Guidance", info=GUIDANCE_HINT, min_width=90)
+                    seed.preprocess = lambda payload: payload  # type: ignore[method-assign]  # `make_edit` says what is wrong
                     mark = gr.Checkbox(False, label=MARK)
                     behind = picture("Picture to put behind the person", "behind")
                     learn = gr.Button("Learn the clip now, edit later", size="sm")
@@ -315,18 +298,14 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
         owned = [again, more, onward]
         belongings = [visit, earlier, *owned]
         for job in jobs:
+            job.failure(None, status, [status, *starters, stop], js=refuse_in_browser(), api_visibility="private")
             job.then(handlers.after, session, belongings, queue=False, **QUIET)
         brought = [session, clip, start, max_seconds, preset, result, status, *owned]
         earlier.select(None, None, None, js="() => portraitgen.together()", api_visibility="private")
         earlier.select(handlers.pick, session, brought, queue=False, **QUIET)
-        wire_browser(clip, result, player, made, views, table, onward, again)
-        # A result is of the clip before, and so is what can be done with it.
-        for trigger in (clip.input, clip.stop_recording):
-            emptied = f"() => [null, null, '', {NOT_OWN}]"
-            trigger(None, None, [result, views, status, *owned], js=emptied, api_visibility="private")
+        wire_browser(clip, result, player, made, views, table, onward, again, too_large, about)
+        for trigger in forget_in_browser(clip, learn, result, views, status, owned):
             trigger(handlers.forget, session, session, queue=False, **QUIET)
-        # The clip may be learned anew, in another quality.
-        learn.click(None, result, views, js=f"(shown) => shown ? {update()} : null", api_visibility="private")
         result.change(lambda path: gr.DownloadButton(value=path, visible=bool(path)), result, download, **QUIET)
         demo.load(handlers.resume, visit, [session, clip, result, status, *belongings], queue=False, **QUIET)
         show_arrivals(demo, arrivals or Arrivals(), arriving, engine)
@@ -366,28 +345,13 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
     return demo.queue(max_size=20)
 
 
-def wire_browser(
-    clip: Any, result: Any, player: Any, made: Any, views: Any, table: Any, onward: Any, again: Any
-) -> None:
-    """What happens in the browser alone, by page.js: the player, the turntable, saving a file, going on from a result."""
-    words = json.dumps(PLAYER)
-    # Views of the result before go, but not where one of them was rendered large.
-    show = f"(a, b) => [portraitgen.player(a, b, {words}), portraitgen.turned(b) ? {update()} : null]"
-    result.change(None, [clip, result], [player, views], js=show, api_visibility="private")
-    views.change(
-        None, views, table, js=f"(strip) => portraitgen.turntable(strip, {VIEWS}, {words})", api_visibility="private"
-    )
-    made.change(None, made, None, js="(file) => { portraitgen.save(file) }", api_visibility="private")
-    onward.click(None, None, again, js="() => { portraitgen.reveal('go'); return true }", api_visibility="private")
-
-
 def launch_options() -> dict[str, Any]:
     """Options of ``launch``: look, limits on files, nothing recorded."""
     return {
         "theme": theme(),
         "css_paths": HERE / "page.css",
         "head": f"<script>{(HERE / 'page.js').read_text('utf-8')}</script>",
-        "max_file_size": "200mb",
+        "max_file_size": f"{MAX_MEGABYTES}mb",
         "allowed_paths": [str(EXAMPLES)],
         "blocked_paths": [str(weights.ROOT)],
         "run_history": False,

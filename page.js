@@ -15,6 +15,15 @@ window.portraitgen = (() => {
         if (!again || !begun) begun = clip;
         reveal("status");
     };
+    // Why the server did not take a job: gradio tells its listeners only that it failed.
+    let full = false;
+    const ask = window.fetch;
+    window.fetch = async (...request) => {
+        const answer = await ask(...request);
+        if (/queue\/join/.test(request[0].url ?? request[0])) full = answer.status === 503;
+        return answer;
+    };
+    const refused = (shown, words) => (shown === words.waiting ? (full ? words.full : words.other) : shown);
     const together = () => { begun = null; }; // clip and result come at once
     const turned = (result) => /\/turned-[^/]*$/.test(address(result));
 
@@ -127,6 +136,14 @@ window.portraitgen = (() => {
             follow(own);
         }
     });
+    for (const kind of ["change", "drop"]) {
+        // Gradio refuses such a file without a word of what to do.
+        document.addEventListener(kind, ({ target, dataTransfer }) => {
+            if (!target.closest?.("#clip")) return;
+            const files = [...(dataTransfer?.files ?? target.files ?? [])];
+            if (files.some((file) => file.size > window.gradio_config.max_file_size)) document.getElementById("too-large").click();
+        }, true);
+    }
     document.addEventListener("click", ({ target }) => {
         const own = parts(target);
         if (!own) return;
@@ -158,5 +175,5 @@ window.portraitgen = (() => {
             shown(own);
         }, true);
     }
-    return { begin, together, turned, player, turntable, save, reveal, found, moment, choose };
+    return { begin, refused, together, turned, player, turntable, save, reveal, found, moment, choose };
 })();

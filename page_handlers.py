@@ -32,6 +32,7 @@ from portraitgen.sessions import (
     Job,
     Result,
     Session,
+    check_uploads,
     finish_edit,
     history,
     learned_before,
@@ -174,16 +175,19 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         yield screen(note("Starting", job.notice, value=0.0), session, True, result=kept)
         latest: Any = None
         remarks: tuple[str, ...] = ()
+        done: dict[str, float] = {}
         shown = -1.0
         for step in run(job):
             latest = step.preview if step.preview is not None else latest
             remarks = tuple(dict.fromkeys(remarks + step.notes))
+            if step.stage in expected:
+                done[step.stage] = max(done.get(step.stage, 0.0), step.fraction)
             now = time.monotonic()
             if now - shown < 0.4 and step.fraction < 1:
                 continue
             shown = now
             place = job.stages.index(step.stage) if step.stage in job.stages else 0
-            share = share_done(expected, step.stage, step.fraction) if step.stage in expected else 0.0
+            share = share_done(expected, done)
             left = seconds_left(None if has_gpu() else expected, share, now - begin)
             message = f"{STAGE_LABELS.get(step.stage, step.stage)}: {step.fraction:.0%}"
             gone = f"Step {place + 1} of {len(job.stages)}, {spell(now - begin)} so far"
@@ -196,8 +200,8 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         elif job.learns:
             session = replace(session, learned=str(job.portrait))
         session = replace(session, overruns=0)
-        done = note(f"Done in {spell(time.monotonic() - begin)}.", job.notice, *remarks)
-        yield screen(done, session, False, result=str(job.output) if job.verb != "reconstruct" else kept)
+        end = note(f"Done in {spell(time.monotonic() - begin)}.", job.notice, *remarks)
+        yield screen(end, session, False, result=str(job.output) if job.verb != "reconstruct" else kept)
         return
     except InputError as error:
         message, cause = str(error), None
@@ -245,6 +249,7 @@ def look_at(
     from portraitgen.clip import probe
 
     try:
+        check_uploads("clip", clip)
         info = probe(Path(clip), start=start, max_seconds=max_seconds)
         facts = describe_clip(info.width, info.height, info.duration, float(info.rate), info.has_audio, info.start)
         yield note(facts, LOOKING), None

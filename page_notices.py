@@ -53,16 +53,19 @@ def show_arrivals(page: gr.Blocks, arrivals: Arrivals, line: Any, lists: dict[st
     timer = gr.Timer(_EVERY, active=False)
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
     places = [timer, line, *lists.values()]
+    built = {kind: place.value for kind, place in lists.items()}
 
     def look(arriving: bool) -> list[Any]:
-        """What each place shows; the engine that a visitor has chosen stays, and a new visitor begins with the first."""
+        """What each place shows; the engine that a visitor has chosen stays, and a new one begins with what came first since the start."""
         running, text = arrivals.running, arrivals.line()
         now = gr.Timer(active=running), gr.HTML(text, visible=bool(text))
         if not arriving and running:
             return [*now, *(gr.skip() for _ in lists)]
         offers = {kind: engines(kind) for kind in lists}
-        first: dict[str, dict[str, Any]] = {k: {"value": offers[k][0][1]} if arriving else {} for k in lists}
-        return [*now, *(gr.Dropdown(offers[kind], **first[kind]) for kind in lists)]
+        first = {kind: rows[0][1] for kind, rows in offers.items()}
+        newer = [kind for kind in lists if arriving and first[kind] != built[kind]]
+        values: dict[str, dict[str, Any]] = {kind: {"value": first[kind]} if kind in newer else {} for kind in lists}
+        return [*now, *(gr.Dropdown(offers[kind], **values[kind]) for kind in lists)]
 
     page.load(lambda: look(True), None, places, **quiet)
     timer.tick(lambda: look(False), None, places, **quiet)

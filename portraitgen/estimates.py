@@ -70,16 +70,17 @@ def finished_stages(portrait: Path) -> frozenset[str]:
         return frozenset()
 
 
-def share_done(expected: Mapping[str, float], stage: str, fraction: float) -> float:
-    """Share of the whole job, in [0, 1], that is done when ``fraction`` of ``stage`` is."""
+def share_done(expected: Mapping[str, float], done: Mapping[str, float]) -> float:
+    """Share of the whole job, in [0, 1], that is done when of each stage begun the fraction ``done`` is.
+
+    A stage passed over is done. One that comes in several passes counts by its own fraction, so the share never sinks.
+    """
     total = sum(expected.values())
-    done = 0.0
-    for name, seconds in expected.items():
-        if name == stage:
-            done += seconds * fraction
-            break
-        done += seconds
-    return done / total if total else fraction
+    if not total:
+        return 0.0
+    names = list(expected)
+    latest = max((names.index(name) for name in done), default=0)
+    return sum(expected[name] * done.get(name, float(place < latest)) for place, name in enumerate(names)) / total
 
 
 def seconds_left(expected: Mapping[str, float] | None, share: float, elapsed: float) -> float | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .editors import EditRequest, check_request, load_editor
 from .errors import InputError
+from .limits import MAX_SEED
 from .pipeline import PRESETS
 from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
 from .storage import replacing
@@ -208,6 +209,12 @@ def number(value: Any, what: str) -> float:
     raise InputError(f"The {what} is not a number. Enter one.")
 
 
+def check_uploads(what: str, *paths: str | Path | None) -> None:
+    """InputError if one of these files is no longer there: uploads go after some hours. Says no path, which is none of the visitor's."""
+    if not all(Path(path).is_file() for path in paths if path):
+        raise InputError(f"The {what} is no longer on this machine. Upload it again.")
+
+
 def make_job(
     clip: str | None, preset: str, start: float, max_seconds: float, session: Session, info: ClipInfo | None = None
 ) -> Job:
@@ -223,8 +230,9 @@ def make_job(
         raise InputError("There is no clip yet. Upload or record one first.")
     if preset not in PRESETS:  # it becomes part of a path
         raise InputError(f"There is no preset called {preset!r}. Choose one of: {', '.join(PRESETS)}.")
-    max_seconds = number(max_seconds, "length to use")
-    info = info or probe(Path(clip), start=number(start, "start"), max_seconds=max_seconds)
+    start, max_seconds = number(start, "start"), number(max_seconds, "length to use")
+    check_uploads("clip", clip)
+    info = info or probe(Path(clip), start=start, max_seconds=max_seconds)
     portrait = Path(session.folder) / f"{file_sha256(Path(clip))[:16]}-{preset}-{info.start:.4f}-{max_seconds:g}"
     return Job(Path(clip), portrait, preset, float(max_seconds), frame_count=info.frame_count, start=info.start)
 
@@ -263,10 +271,13 @@ def make_edit(
         again: go on from the edit that is shown, if there is one, whatever the clip: nothing is learned then.
         mark: say in a corner of the picture that it is AI-edited.
     """
+    check_uploads("picture", request.picture, behind)
     request = replace(request, text=request.text.strip())
     check_request(request)
     if len(request.text) > TEXT_LIMIT:
         raise InputError(f"The instruction is longer than {TEXT_LIMIT} letters. Say it in fewer words.")
+    if not 0 <= request.seed <= MAX_SEED:
+        raise InputError(f"The seed is {request.seed}. Enter a whole number from 0 to {MAX_SEED} under Advanced.")
     from .backgrounds import NAMED, SCENES, parse_background
 
     if background not in (*SCENES, *NAMED) and not re.fullmatch(r"#[0-9a-fA-F]{6}", background):

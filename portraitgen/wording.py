@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Collection, Sequence
 
+from .limits import MAX_MEGABYTES
 from .pipeline import PRESETS
 from .weights_table import ENGINE_WEIGHTS
 
@@ -20,6 +21,9 @@ OWN_MACHINE = (
 HEADINGS = ("## 1 · Your clip", "## 2 · The change", "## 3 · The result")
 CLIP_HINT = "One person, face in view, 3 to 10 seconds. Steady light and a still camera work best."
 AGAIN = "Go on from the result that is shown, not from the clip"
+TOO_LARGE = (
+    f"This file is larger than {MAX_MEGABYTES} MB. Cut the clip to the seconds that you need, or save it smaller."
+)
 LOOKING = "Looking for the face…"
 START = "Start at second"
 SECONDS = "Seconds of the clip to use"
@@ -75,6 +79,8 @@ GUIDANCE_HINT = "1 to 15; read by InstructPix2Pix, IC-Light and FASHN VTON; 0: t
 STORED_HINT = "Or see what was made earlier from the example clips:"
 STORED = "A stored result, made earlier with these settings. Press the button below to make it anew."
 WAITING = "Waiting to start."
+QUEUE_FULL = "Too many jobs are waiting. Try again in a few minutes: your clip and your settings stay here until then."
+REFUSED = "The job could not be started: a file is no longer here, or a setting is out of range. Choose the clip anew, or press Reset."
 STOPPING = "Stopping."
 STOPPED = "Stopped. What was finished is kept: run it again to go on from there."
 RESTORED = "Your latest result of the last hour."

@@ -104,6 +104,7 @@ class Page:
     clip: Path
     other_clip: Path
     sessions: Path
+    queue: Any
 
     def client(self) -> Client:
         return Client(self.url, verbose=False)
@@ -125,6 +126,6 @@ def serving(folder: Path) -> Iterator[Page]:
         demo = app.build()
         _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
         try:
-            yield Page(url, fake, clip, other, folder / "sessions")
+            yield Page(url, fake, clip, other, folder / "sessions", demo._queue)
         finally:
             demo.close()

@@ -28,6 +28,7 @@ import page_handlers
 from portraitgen import limits, sessions, wording
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
+from portraitgen.progress import Progress
 
 ROOT = Path(__file__).parent.parent
 CLIP = ["clip", "preset", "start", "max_seconds"]
@@ -378,6 +379,18 @@ def test_a_program_may_leave_the_engine_to_the_page(page: Page) -> None:
     page.edit(page.client(), engine="auto").result()
     assert page.pipeline.calls[-1][2]["request"].engine == "auto"
     assert "is not to be had on this machine" in refusal(page.edit(page.client(), engine="flux2-klein"))
+
+
+def test_the_bar_never_goes_back(own: sessions.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = [(stage, half) for half in (0.5, 1.0) for stage in ("edit", "fitting")]
+    monkeypatch.setattr(page_handlers, "run", lambda job: (Progress(*step, "Working on it.") for step in steps))
+    monkeypatch.setattr(page_handlers, "finish_edit", lambda session, job: session)
+    monkeypatch.setattr(page_handlers.time, "monotonic", iter(range(100)).__next__)
+    job = sessions.make_job(str(write_clip(tmp_path / "clip.mp4")), "preview", 0, 10, own)
+    views = page_handlers.drive(own, lambda own: replace(job, verb="edit", learned=True))
+    shares = [float(share) for view in views for share in re.findall(r'value="([\d.]+)"', str(view[1]))]
+    assert len(shares) == 5
+    assert shares == sorted(shares)
 
 
 def test_the_page_starts_without_heavy_libraries() -> None:

@@ -58,10 +58,19 @@ def test_more_frames_a_finer_preset_and_fewer_cores_take_longer() -> None:
 
 def test_the_share_follows_the_seconds_not_the_stages() -> None:
     expected = {"a": 1.0, "b": 9.0}
-    assert share_done(expected, "a", 1.0) == pytest.approx(0.1)
-    assert share_done(expected, "b", 0.5) == pytest.approx(0.55)
-    assert share_done(expected, "b", 1.0) == 1
-    assert share_done({}, "b", 0.3) == 0.3
+    assert share_done(expected, {}) == 0
+    assert share_done(expected, {"a": 1.0}) == pytest.approx(0.1)
+    assert share_done(expected, {"b": 0.5}) == pytest.approx(0.55), "a stage passed over is done"
+    assert share_done(expected, {"a": 1.0, "b": 1.0}) == 1
+    assert share_done({}, {}) == 0
+
+
+def test_the_share_never_sinks_where_stages_take_turns() -> None:
+    expected, done, shares = {"edit": 2.0, "fitting": 6.0, "render": 2.0}, {}, []
+    for stage, fraction in (("edit", 0.5), ("fitting", 0.5), ("edit", 1.0), ("fitting", 1.0), ("render", 1.0)):
+        done[stage] = fraction
+        shares.append(share_done(expected, done))
+    assert shares == pytest.approx([0.1, 0.4, 0.5, 0.8, 1.0])
 
 
 def test_a_job_corrects_its_own_estimate() -> None:

@@ -14,6 +14,7 @@ import pytest
 from browsing import NEEDED, playwright_api, tab
 
 import app
+import page_handlers
 import page_notices
 from page_notices import Arrivals
 from portraitgen import sessions, weights, wording
@@ -38,7 +39,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(page_notices.gr, "Timer", timer)
     with gr.Blocks() as page:
         page.load = lambda work, *_, **options: wired.update(load=work)  # type: ignore[method-assign, assignment, misc]
-        lists = {"text": gr.Dropdown(), "relight": gr.Dropdown()}
+        lists = {kind: gr.Dropdown(page_handlers.engines(kind)) for kind in ("text", "relight")}
         page_notices.show_arrivals(page, wired["arrivals"], gr.HTML(), lists)
     return wired
 
@@ -72,7 +73,16 @@ def test_a_download_is_shown_while_it_runs_and_no_longer(
     assert (timer.active, line.visible) == (False, False)
     assert lists[0].choices[0][1] == "builtin"
     assert all("value" not in place.constructor_args for place in lists), "what a visitor has chosen stays"
-    assert looks["load"]()[2].value == "builtin"
+    for place in looks["load"]()[2:]:
+        assert "value" not in place.constructor_args, "whoever has chosen before the answer comes keeps it"
+
+
+def test_an_engine_that_came_first_since_the_start_is_chosen(
+    looks: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(page_handlers, "has_gpu", lambda: True)
+    monkeypatch.setattr(page_handlers.weights, "ready", lambda name: True)
+    assert [place.value for place in looks["load"]()[2:]] == ["instruct-pix2pix", "ic-light"]
 
 
 def test_a_download_that_fails_ends_the_line(

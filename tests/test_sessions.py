@@ -147,6 +147,16 @@ def test_what_is_no_number_is_refused(own: sessions.Session, odd: Any) -> None:
         sessions.make_job("clip.mp4", "preview", odd, 1.0, own)
 
 
+def test_an_upload_that_is_gone_is_said_without_its_path(own: sessions.Session) -> None:
+    gone = Path(own.folder) / "gone.mp4"
+    with pytest.raises(InputError, match="The clip is no longer on this machine"):
+        sessions.make_job(str(gone), "preview", 0.0, 10.0, own)
+    job = sessions.make_job(str(write_clip(gone)), "preview", 0.0, 10.0, own)
+    for request, behind in ((EditRequest("style", picture=Path("gone.png")), ""), (EditRequest("text", "a"), "gone")):
+        with pytest.raises(InputError, match="The picture is no longer on this machine"):
+            sessions.make_edit(job, own, request, "auto", behind=behind)
+
+
 def test_a_file_made_before_is_replaced(own: sessions.Session) -> None:
     own = finished_edit(own, "bronze")
     first = sessions.make_export("zip", own).output
