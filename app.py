@@ -33,7 +33,7 @@ from page_theme import theme
 from portraitgen import weights
 from portraitgen.kernels import compile_in_background
 from portraitgen.limits import MAX_MEGABYTES, MAX_SECONDS, MAX_SEED, MAX_START
-from portraitgen.sessions import MAX_AGE, ROOT, TEXT_LIMIT, Session, close_session
+from portraitgen.sessions import MAX_AGE, ROOT, SWEPT_EVERY, TEXT_LIMIT, Session, close_session
 from portraitgen.sweeping import every, shown_always, sweep_files, sweep_folders
 from portraitgen.wording import (
     AGAIN,
@@ -168,7 +168,7 @@ def build_tabs() -> tuple[
 
 def build(arrivals: Arrivals | None = None) -> gr.Blocks:
     """Lay the page out and wire it; ``arrivals`` is what is fetched meanwhile, if anything."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(600, MAX_AGE)) as demo:
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(SWEPT_EVERY, MAX_AGE)) as demo:
         session = gr.State(Session(), delete_callback=close_session)
         visit = gr.BrowserState("", storage_key="portraitgen-visit")
         with gr.Column(elem_id="opening"):
@@ -390,5 +390,5 @@ if __name__ == "__main__":
     threading.Thread(target=arrivals.fetch, name="weights", daemon=True).start()
     threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
     page = build(arrivals)
-    every(600, lambda: sweep(page))
+    every(SWEPT_EVERY, lambda: sweep(page))
     page.launch(**launch_options())

@@ -30,7 +30,6 @@ from portraitgen.progress import Progress
 from portraitgen.sessions import (
     PACKED,
     Job,
-    Result,
     Session,
     check_uploads,
     finish_edit,
@@ -41,6 +40,8 @@ from portraitgen.sessions import (
     make_job,
     open_session,
     resume_session,
+    shown,
+    touch,
 )
 from portraitgen.storage import explain_os_error
 from portraitgen.wording import (
@@ -51,11 +52,13 @@ from portraitgen.wording import (
     HUB_ON_CPU,
     LOOKING,
     RESTORED,
+    RESTORED_CLIP,
     STAGE_LABELS,
     STOPPED,
     describe_clip,
     describe_cost,
     describe_face,
+    describe_rest,
     explain_gpu,
     explain_overrun,
     explain_too_long,
@@ -176,16 +179,17 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         latest: Any = None
         remarks: tuple[str, ...] = ()
         done: dict[str, float] = {}
-        shown = -1.0
+        told = -1.0
         for step in run(job):
             latest = step.preview if step.preview is not None else latest
             remarks = tuple(dict.fromkeys(remarks + step.notes))
             if step.stage in expected:
                 done[step.stage] = max(done.get(step.stage, 0.0), step.fraction)
             now = time.monotonic()
-            if now - shown < 0.4 and step.fraction < 1:
+            if now - told < 0.4 and step.fraction < 1:
                 continue
-            shown = now
+            told = now
+            touch(session, job)
             place = job.stages.index(step.stage) if step.stage in job.stages else 0
             share = share_done(expected, done)
             left = seconds_left(None if has_gpu() else expected, share, now - begin)
@@ -246,13 +250,14 @@ def look_at(
     if not clip:
         yield note(CLIP_HINT), None
         return
-    from portraitgen.clip import probe
+    from portraitgen.clip import probe, stated_seconds
 
     try:
         check_uploads("clip", clip)
         info = probe(Path(clip), start=start, max_seconds=max_seconds)
         facts = describe_clip(info.width, info.height, info.duration, float(info.rate), info.has_audio, info.start)
-        yield note(facts, LOOKING), None
+        rest = describe_rest(stated_seconds(clip) - info.start - info.duration)
+        yield note(facts, rest, LOOKING), None
         from portraitgen.inspection import inspect
 
         found = inspect(Path(clip), info)
@@ -264,7 +269,7 @@ def look_at(
     # Of a shared GPU the price stands beside each engine: `page_notices.prices`.
     cost = "" if shares_gpu() else describe_cost(learn, edit, cores=usable_cores(), gpu=has_gpu(), reserved=())
     slower = HUB_ON_CPU if not has_gpu() and any(len(engines(kind)) > 1 for kind in ENGINES) else ""
-    yield note(facts, describe_face(found.seen, found.moments), cost, slower), found.picture
+    yield note(facts, rest, describe_face(found.seen, found.moments), cost, slower), found.picture
 
 
 def too_long(job: Job) -> str:
@@ -310,7 +315,7 @@ def after(session: Session) -> tuple[Any, ...]:
     """Values of ``visit, earlier`` and of `mine`, once a job is over: what the visitor has now."""
     kept = history(session)
     return (
-        Path(session.folder).name if kept else gr.skip(),
+        Path(session.folder).name if session.folder else gr.skip(),
         gr.Gallery([(row.picture, row.title) for row in kept], visible=bool(kept)),
         *mine(session),
     )
@@ -337,19 +342,23 @@ def pick(session: Session, event: gr.SelectData) -> tuple[Any, ...]:
     preset, start, max_seconds = learned_with(Path(row.learned))
     with contextlib.suppress(OSError):
         os.utime(row.learned)  # what this clip was learned with last, says the look at it
-    part = (source_of(row), round(start, 1), max_seconds, preset)
+    part = (source_of(row.portrait), round(start, 1), max_seconds, preset)
     return session, *part, row.clip, note(row.title, CHOSEN), *mine(session)
 
 
-def source_of(row: Result) -> str | None:
-    """The visitor's clip that a result was made from, if it is still there."""
-    return next((str(path) for path in Path(row.portrait).glob("source.*")), None)
+def source_of(portrait: str) -> str | None:
+    """The visitor's clip that a portrait was made from, if it is still there."""
+    return next((str(path) for path in Path(portrait).glob("source.*")), None)
 
 
 def resume(visit: str) -> tuple[Any, ...]:
-    """Give someone who closed the page their latest result back: values of ``session, clip, result, status`` and of `after`."""
+    """Give someone who closed the page their latest result back, or the clip they had learned since.
+
+    Values of ``session, clip, result, status`` and of `after`.
+    """
     session = resume_session(visit)
     if session is None:
         return (gr.skip(),) * 9
-    latest = history(session)[-1]
-    return session, source_of(latest), latest.clip, note(latest.title, RESTORED), *after(session)
+    if row := shown(session):
+        return session, source_of(row.portrait), row.clip, note(row.title, RESTORED), *after(session)
+    return session, source_of(session.learned), gr.skip(), note(RESTORED_CLIP), *after(session)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .editors import EditRequest, check_request, load_editor
 from .errors import InputError
+from .estimates import finished_stages
 from .limits import MAX_SEED
 from .pipeline import PRESETS
 from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(tempfile.gettempdir()) / "portraitgen-sessions"
 KEPT_SECONDS = 3500  # a folder younger than this is in use, or is kept for someone who may come back
-MAX_AGE = 3 * 3600  # seconds; a folder untouched for longer is swept, whatever became of its owner
+SWEPT_EVERY = 600  # seconds
+# Seconds; what is untouched for longer is swept, whatever became of its owner: nothing lies longer than the page says.
+MAX_AGE = 3 * 3600 - SWEPT_EVERY
 TEXT_LIMIT = 400  # letters of an instruction
 VIEWS = 25  # of the turntable
 _THUMBNAIL = 320  # px, longest side
@@ -131,6 +134,15 @@ def open_session(session: Session) -> Session:
     return Session(str(folder))
 
 
+def touch(session: Session, job: Job) -> None:
+    """Keep what a running job needs from being swept: the visitor's folder and the uploads, some of which are read late."""
+    request = job.options.get("request")
+    for path in (session.folder, job.clip, request and request.picture, job.options.get("background")):
+        with contextlib.suppress(OSError):
+            if path and os.path.isabs(path):  # a background may be a name
+                os.utime(path)
+
+
 def close_session(session: Session) -> None:
     """Delete everything a visitor left; gradio calls this an hour after they have gone.
 
@@ -146,11 +158,18 @@ def resume_session(name: str) -> Session | None:
     if not re.fullmatch(r"[\w-]{32}", name or "", re.ASCII) or not (ROOT / name).is_dir():
         return None
     folder = ROOT / name
-    kept = history(Session(str(folder)))
-    if not kept:
+    # Edits and clips that were learned, by when they were done.
+    ends = [(Path(row.clip).stat().st_mtime, row.learned, row.portrait) for row in history(Session(str(folder)))]
+    ends += [((path / "portrait.json").stat().st_mtime, str(path), "") for path in _learned_in(folder)]
+    if not ends:
         return None
     os.utime(folder)
-    return Session(str(folder), kept[-1].portrait, kept[-1].portrait)
+    return Session(str(folder), *max(ends)[1:])
+
+
+def _learned_in(folder: Path) -> list[Path]:
+    """The portraits of clips in a visitor's folder, as `make_job` names them, that are finished."""
+    return [path for path in folder.glob("[0-9a-f]" * 16 + "-*") if "reconstruction" in finished_stages(path)]
 
 
 def history(session: Session) -> list[Result]:

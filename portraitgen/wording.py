@@ -6,14 +6,14 @@ import html
 import re
 from collections.abc import Collection, Sequence
 
-from .limits import MAX_MEGABYTES
+from .limits import MAX_MEGABYTES, MAX_SECONDS
 from .pipeline import PRESETS
 from .weights_table import ENGINE_WEIGHTS
 
 TITLE = "PortraitGen"
 INTRODUCTION = """# PortraitGen
 Upload a portrait clip, say what to change, and get the clip back: same person, same expressions, same sound."""
-CONSENT = """**Edit only people who agreed.** Your clip stays on this machine and is deleted at most three hours after you leave."""
+CONSENT = """**Edit only people who agreed.** Your clip stays on this machine and is deleted at most three hours after your last edit."""
 OWN_MACHINE = (
     "[Duplicate this Space](https://huggingface.co/spaces/{space}?duplicate=true) to run it alone and without a queue. "
     "Duplicating needs a paid Hugging Face plan, and a GPU is billed by the hour until you pause it."
@@ -83,7 +83,8 @@ QUEUE_FULL = "Too many jobs are waiting. Try again in a few minutes: your clip a
 REFUSED = "The job could not be started: a file is no longer here, or a setting is out of range. Choose the clip anew, or press Reset."
 STOPPING = "Stopping."
 STOPPED = "Stopped. What was finished is kept: run it again to go on from there."
-RESTORED = "Your latest result of the last hour."
+RESTORED = "Your latest result. It is kept for an hour after you leave, and at most three hours after your last edit."
+RESTORED_CLIP = "Your clip of before. It is learned already: say what to change."
 CHOSEN = "Shown again. Go on from it, or take it with you."
 PLAYER = {  # of the player in the browser
     "empty": EMPTY_RESULT,
@@ -132,6 +133,13 @@ def describe_clip(width: int, height: int, seconds: float, rate: float, sound: b
     """Facts about the part of a clip that will be used, from second ``start`` on."""
     where = f" from {start:.1f} s on" if start else ""
     return f"{width} × {height}, {seconds:.1f} s used{where}, {rate:.3g} frames a second, {'with' if sound else 'without'} sound."
+
+
+def describe_rest(seconds: float) -> str:
+    """What to do about the seconds of a clip behind the part that is used; nothing to say where there are none."""
+    if seconds < 0.5:
+        return ""
+    return f"The last {roughly(seconds)} of the clip are left out. Set more seconds to use, up to {MAX_SECONDS:.0f}, or a later start."
 
 
 def describe_face(seen: int, moments: int) -> str:

@@ -387,10 +387,12 @@ def test_the_bar_never_goes_back(own: sessions.Session, tmp_path: Path, monkeypa
     monkeypatch.setattr(page_handlers, "finish_edit", lambda session, job: session)
     monkeypatch.setattr(page_handlers.time, "monotonic", iter(range(100)).__next__)
     job = sessions.make_job(str(write_clip(tmp_path / "clip.mp4")), "preview", 0, 10, own)
+    os.utime(job.clip, (0, 0))
     views = page_handlers.drive(own, lambda own: replace(job, verb="edit", learned=True))
     shares = [float(share) for view in views for share in re.findall(r'value="([\d.]+)"', str(view[1]))]
     assert len(shares) == 5
     assert shares == sorted(shares)
+    assert job.clip.stat().st_mtime > 0, "what a job works with is not swept while it runs"
 
 
 def test_the_page_starts_without_heavy_libraries() -> None:

@@ -103,7 +103,7 @@ def test_a_stored_example_is_not_taken_for_ones_own_result(browser: Any, page: P
 
 def write_views(verb: str, source: Path, output: Path, **options: Any) -> Iterator[Progress]:
     """Three views, as many as are needed to see a strip."""
-    Image.fromarray(np.full((64, 192, 3), 90, np.uint8)).save(output)
+    Image.fromarray(np.full((64, 192, 3), 90, np.uint8)).save(output, "jpeg")
     yield Progress("render", 1.0, "Drawn.")
 
 

@@ -103,7 +103,7 @@ def test_a_closed_page_gives_its_result_back(browser: Any, page: Page) -> None:
         edit(view)
         playwright_api.expect(view.locator("#earlier button.thumbnail-item")).to_have_count(1)
         view.reload()
-        status(view).to_contain_text("Your latest result of the last hour.")
+        status(view).to_contain_text("Your latest result.")
         playwright_api.expect(view.locator(".player .after")).to_be_visible()
         playwright_api.expect(view.locator("#earlier button.thumbnail-item")).to_have_count(1)
         edit(view, "make the hair dark blue")
@@ -112,6 +112,22 @@ def test_a_closed_page_gives_its_result_back(browser: Any, page: Page) -> None:
     with tab(browser, page) as stranger:
         stranger.wait_for_timeout(1500)
         playwright_api.expect(stranger.locator(".player")).to_have_count(0)
+
+
+def test_a_closed_page_gives_a_learned_clip_back(browser: Any, page: Page) -> None:
+    with tab(browser, page) as view:
+        upload(view, page.clip)
+        view.get_by_role("button", name="Advanced").click()
+        view.get_by_role("button", name="Learn the clip now").click()
+        status(view).to_contain_text("Done in")
+        playwright_api.expect(view.get_by_role("button", name="Take it with you")).to_be_visible()
+        view.reload()
+        status(view).to_contain_text("Your clip of before. It is learned already")
+        playwright_api.expect(view.locator("#clip video")).to_be_visible()
+        playwright_api.expect(view.get_by_role("button", name="Take it with you")).to_be_visible()
+        edit(view)
+        status(view).to_contain_text("Done in")
+    assert len(set(page.pipeline.folders("reconstruct"))) == 1
 
 
 def test_stop_and_go_on(browser: Any, page: Page) -> None:

@@ -79,6 +79,35 @@ def test_someone_who_closed_the_page_gets_the_latest_result_back(own: sessions.S
         assert sessions.resume_session(name) is None, name
 
 
+def test_someone_who_closed_the_page_gets_a_learned_clip_back(own: sessions.Session) -> None:
+    name = Path(own.folder).name
+    job = sessions.make_job(str(write_clip(Path(own.folder) / "a.mp4")), "preview", 0.0, 10.0, own)
+    job.portrait.mkdir()
+    assert sessions.resume_session(name) is None, "it is not learned yet"
+    job.portrait.rmdir()
+    write_portrait(job.portrait, job.clip)
+    assert sessions.resume_session(name) == sessions.replace(own, learned=str(job.portrait))
+    own = finished_edit(own, "bronze")
+    assert sessions.resume_session(name) == own, "the edit is later"
+    soon = time.time() + 5
+    os.utime(job.portrait / "portrait.json", (soon, soon))
+    assert sessions.resume_session(name) == sessions.replace(own, learned=str(job.portrait), edited=""), "learned since"
+
+
+def test_a_running_job_keeps_its_files(own: sessions.Session, tmp_path: Path) -> None:
+    names = ("clip.mp4", "style.png", "behind.png")
+    clip, style, behind = paths = [tmp_path / name for name in names]
+    for path in paths:
+        path.touch()
+    request = EditRequest("style", picture=style)
+    job = sessions.Job(clip, Path("p"), "preview", 10.0, options={"request": request, "background": str(behind)})
+    for path in (*paths, Path(own.folder)):
+        os.utime(path, (0, 0))
+    sessions.touch(own, job)
+    assert all(path.stat().st_mtime > 0 for path in (*paths, Path(own.folder)))
+    sessions.touch(own, sessions.Job(tmp_path / "gone.mp4", Path("p"), "preview", 10.0, options={"background": "auto"}))
+
+
 def test_what_can_be_taken_away_needs_a_result(own: sessions.Session) -> None:
     for what in ("webm", "orbit", "ply", "zip", "views"):
         with pytest.raises(InputError, match="no result yet"):
