@@ -206,7 +206,7 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
                         )
                         # Out of range is answered by `editors.check_request`, which says it better than gradio.
                         key_frames = gr.Number(0, label="Key frames", info=KEY_FRAMES_HINT, precision=0, min_width=90)
-                        guidance = gr.Number(0, label="Guidance", info=GUIDANCE_HINT, min_width=90)
+                        guidance = gr.Number(0, label="Guidance", info=GUIDANCE_HINT, min_width=160)
                     seed.preprocess = lambda payload: payload  # type: ignore[method-assign]  # `make_edit` says what is wrong
                     mark = gr.Checkbox(False, label=MARK)
                     behind = picture("Picture to put behind the person", "behind")
