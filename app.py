@@ -184,8 +184,12 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
                 about = gr.HTML(note(CLIP_HINT), padding=False, elem_id="about", elem_classes="note")
                 look = gr.Image(label=LOOK_LABEL, interactive=False, height=250, elem_id="look", buttons=[])
                 with gr.Row():
-                    start = gr.Slider(0, MAX_START, 0, step=0.1, label=START, min_width=240, interactive=False)
-                    max_seconds = gr.Slider(1, MAX_SECONDS, PAGE_SECONDS, step=1, label=SECONDS, min_width=240)
+                    start = gr.Slider(
+                        0, MAX_START, 0, step=0.1, label=START, min_width=240, interactive=False, elem_id="start"
+                    )
+                    max_seconds = gr.Slider(
+                        1, MAX_SECONDS, PAGE_SECONDS, step=1, label=SECONDS, min_width=240, elem_id="seconds"
+                    )
                 here = gr.Button(START_HERE, size="sm")
                 with gr.Column(visible=bool(stored_examples()), elem_id="shelf"):
                     gr.Markdown(STORED_HINT)
@@ -316,7 +320,8 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
         )
         moved = here.click(None, None, start, js="() => portraitgen.moment('clip')", api_visibility="private")
         for trigger in (start.release, max_seconds.release, preset.input, moved.then):
-            trigger(handlers.look_at, [clip, start, max_seconds, preset, session], [about, look], **now)
+            asked_of = [clip, start, max_seconds, preset, session]
+            trigger(handlers.look_at, asked_of, [about, look], js="(...all) => portraitgen.within(...all)", **now)
         if handlers.shares_gpu():
             moves: list[Any] = [
                 clip.change,

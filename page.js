@@ -83,6 +83,15 @@ window.portraitgen = (() => {
 
     const moment = (id) => Math.round(10 * (document.querySelector(`#${id} video`)?.currentTime || 0)) / 10;
 
+    // A number typed beyond the ends of a slider comes here before gradio corrects it.
+    const within = (clip, start, seconds, ...rest) => {
+        const held = (id, value) => {
+            const { min, max } = document.querySelector(`#${id} input`);
+            return Math.min(Math.max(value, min), max);
+        };
+        return [clip, held("start", start), held("seconds", seconds), ...rest];
+    };
+
     const choose = (tabs, number) => document.querySelectorAll(`#${tabs} [role=tab]`)[number]?.click();
 
     const parts = (element) => {
@@ -175,5 +184,5 @@ window.portraitgen = (() => {
             shown(own);
         }, true);
     }
-    return { begin, refused, together, turned, player, turntable, save, reveal, found, moment, choose };
+    return { begin, refused, together, turned, player, turntable, save, reveal, found, moment, within, choose };
 })();

@@ -131,7 +131,9 @@ def write_portrait(folder: Path, clip: Path) -> None:
     folder.mkdir()
     shutil.copyfile(clip, folder / "source.mp4")
     settings = Settings("0" * 64, "preview", "anny", 0.0, 10.0, 0)
-    Portrait(folder, settings, "source.mp4", probe(clip), Crop(0, 0, 120, 256), {"reconstruction": 1.0}).save()
+    Portrait(
+        folder, settings, "source.mp4", probe(clip, max_seconds=10.0), Crop(0, 0, 120, 256), {"reconstruction": 1.0}
+    ).save()
 
 
 def _write_tone(output: Any, stream: Any, hertz: int, seconds: float) -> None:
