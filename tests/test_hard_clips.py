@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -28,7 +29,7 @@ def few_steps() -> Iterator[None]:
     """The real code at a fraction of the preview's steps."""
     patch = pytest.MonkeyPatch()
     config = reconstruction.PRESETS["preview"]
-    fit = dataclasses.replace(config.fit, steps=10, coarse_steps=6, window=128)
+    fit = dataclasses.replace(config.fit, steps=20, window=128)
     few = dataclasses.replace(config, fit=fit, views=3, frames=8, texel_pixels=6.0)
     patch.setitem(reconstruction.PRESETS, "preview", few)
     yield
@@ -60,6 +61,32 @@ def rendered(portrait: Portrait, output: Path, **options: str) -> np.ndarray:
     return np.stack(list(read_frames(output, probe(output)))).astype(float)
 
 
+def quality(portrait: Portrait, output: Path) -> float:
+    """PSNR in dB of what is learned from, over white, against the clip."""
+    shown = rendered(portrait, output, view="crop", background="white")
+    source = np.stack(list(read_frames(portrait.path("frames.mp4"), portrait.clip))).astype(float)
+    error = ((shown - source) ** 2)[usable_frames(portrait).numpy()].mean()
+    return float(10 * np.log10(255**2 / error))
+
+
+@pytest.fixture(scope="module")
+def easy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Portrait, float]:
+    """The person at exactly ten frames a second with nothing in the way, and its quality."""
+    folder = tmp_path_factory.mktemp("easy")
+    portrait = reconstructed(folder, list(acted()[0][:12]), rate=Fraction(10))
+    return portrait, quality(portrait, folder / "white.mp4")
+
+
+def test_ten_frames_a_second(easy: tuple[Portrait, float], tmp_path: Path) -> None:
+    portrait, found = easy
+    assert portrait.notes == []
+    assert (portrait.clip.rate, portrait.clip.frame_count) == (10, 12)
+    assert found > 19.5
+    output = tmp_path / "out.mp4"
+    list(pipeline.render(portrait.directory, output))
+    assert (probe(output).rate, probe(output).frame_count) == (10, 12)
+
+
 def test_a_cutaway_and_an_absence_stay_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     person = list(acted()[0])
     frames = person[:7] + other_person()[:3] + person[7:11] + [backdrop()] * 2 + person[11:14]
@@ -86,7 +113,7 @@ def test_a_cutaway_and_an_absence_stay_as_they_are(tmp_path: Path, capsys: pytes
     assert set(json.loads(captured.out)) >= {"clip", "tracking"}
 
 
-def test_what_hides_the_face_for_a_moment_is_not_learned_from(tmp_path: Path) -> None:
+def test_what_hides_the_face_for_a_moment_is_not_learned_from(tmp_path: Path, easy: tuple[Portrait, float]) -> None:
     frames, faces = list(acted()[0][:16]), acted()[1]
     for number in (3, 4):
         frames[number] = with_hand(frames[number], faces[number])
@@ -100,9 +127,10 @@ def test_what_hides_the_face_for_a_moment_is_not_learned_from(tmp_path: Path) ->
         "(0.96 to 1.08 s): blurred, rendered but not learned from.",
         "(0.36 to 0.48 s, 1.56 to 1.68 s): face covered, rendered but not learned from.",
     ]
+    assert quality(portrait, tmp_path / "white.mp4") > easy[1] - 1.5
 
 
-def test_glasses_and_an_uneven_rate(tmp_path: Path) -> None:
+def test_glasses_and_an_uneven_rate(tmp_path: Path, easy: tuple[Portrait, float]) -> None:
     frames, faces = acted()
     times = np.cumsum([0, *((0.04, 0.25, 0.1, 0.04)[number % 4] for number in range(8))])
     worn = [with_glasses(frame, face) for frame, face in zip(frames[:9], faces[:9], strict=True)]
@@ -112,6 +140,7 @@ def test_glasses_and_an_uneven_rate(tmp_path: Path) -> None:
     output = tmp_path / "out.mp4"
     list(pipeline.render(portrait.directory, output))
     assert np.allclose(probe(output).timestamps, times, atol=2e-3)
+    assert quality(portrait, tmp_path / "white.mp4") > easy[1] - 1.5
 
 
 def test_a_person_who_does_not_move_at_all(tmp_path: Path) -> None:
@@ -121,7 +150,7 @@ def test_a_person_who_does_not_move_at_all(tmp_path: Path) -> None:
     assert np.abs(pictures - pictures[0]).mean() < 3, "what does not move is rendered without moving"
 
 
-def test_a_camera_that_adjusts_itself(tmp_path: Path) -> None:
+def test_a_camera_that_adjusts_itself(tmp_path: Path, easy: tuple[Portrait, float]) -> None:
     gains = 1 - 0.3 * np.sin(np.linspace(0, np.pi, 9))
     frames = [np.rint(frame * gain).astype(np.uint8) for frame, gain in zip(acted()[0], gains, strict=False)]
     portrait = reconstructed(tmp_path, frames)
@@ -131,6 +160,7 @@ def test_a_camera_that_adjusts_itself(tmp_path: Path) -> None:
     source = np.stack(list(read_frames(portrait.path("frames.mp4"), portrait.clip))).mean(-1)
     wanted = (source * alphas).sum((1, 2)) / alphas.sum((1, 2))
     assert brightness == pytest.approx(wanted, rel=0.06), "the person grows darker with the scene"
+    assert quality(portrait, tmp_path / "white.mp4") > easy[1] - 1.5
 
 
 def test_a_head_that_turns_to_a_profile(tmp_path: Path) -> None:
