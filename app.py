@@ -29,11 +29,12 @@ import page_endpoints as endpoints
 import page_handlers as handlers
 from page_browser import NOT_OWN, forget_in_browser, refuse_in_browser, wait_in_browser, wire_browser
 from page_notices import Arrivals, show_arrivals, show_prices
+from page_tabs import EXAMPLES, build_tabs, picture
 from page_theme import theme
 from portraitgen import weights
 from portraitgen.kernels import compile_in_background
 from portraitgen.limits import MAX_MEGABYTES, MAX_SECONDS, MAX_SEED, MAX_START
-from portraitgen.sessions import MAX_AGE, ROOT, SWEPT_EVERY, TEXT_LIMIT, Session, close_session
+from portraitgen.sessions import MAX_AGE, ROOT, SWEPT_EVERY, Session, close_session
 from portraitgen.sweeping import every, shown_always, sweep_files, sweep_folders
 from portraitgen.wording import (
     AGAIN,
@@ -42,15 +43,12 @@ from portraitgen.wording import (
     COLOUR_HINT,
     CONSENT,
     EMPTY_RESULT,
-    ENGINE_HINT,
     EXPORTS,
-    FIRST,
     GUIDANCE_HINT,
     HEADINGS,
     INTRODUCTION,
     KEY_FRAMES_HINT,
-    LIGHT_HINT,
-    LIGHTS,
+    LABELS,
     LOOK_LABEL,
     MARK,
     OWN_MACHINE,
@@ -61,13 +59,11 @@ from portraitgen.wording import (
     STOPPING,
     STORED,
     STORED_HINT,
-    TEXT_HINT,
     TITLE,
     note,
 )
 
 HERE = Path(__file__).parent
-EXAMPLES = HERE / "examples"
 PAGE_SECONDS = 10  # how much of a clip the page uses unless told otherwise
 FILES = ("clip", "result", "poster")  # of a stored example
 KINDS = ("text", "style", "tryon", "relight")
@@ -86,84 +82,12 @@ def stored_examples() -> list[dict[str, str]]:
     return []
 
 
-def picture(label: str, name: str) -> gr.Image:
-    """A place for a picture, handed on as its path: what is wrong with it is said by `portraitgen.editors.pictures`."""
-    place = gr.Image(
-        label=label, sources=["upload", "clipboard"], type="filepath", height=200, elem_id=name, buttons=[]
-    )
-    place.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
-    return place
-
-
 def at_hand(place: Any, path: str) -> dict[str, Any]:
     """A file of the page's own as the browser holds files: showing it there asks nothing of the server but the file."""
     cached = place.move_resource_to_block_cache(path)
     place.keep_in_cache.add(cached)
     kept: dict[str, Any] = FileData(path=cached, orig_name=Path(path).name).model_dump()
     return kept
-
-
-def chips(samples: list[list[str]], place: Any, label: str = "For example", **options: Any) -> None:
-    """Buttons that fill a place in."""
-    gr.Examples(samples, [place], label=label, api_visibility="private", **options)
-
-
-def pictures_in(folder: str) -> list[list[str]]:
-    """The project's own pictures in a folder of the examples."""
-    return [[str(path)] for path in sorted((EXAMPLES / folder).glob("*.*"))]
-
-
-def build_tabs() -> tuple[
-    dict[str, gr.Tab], dict[str, list[Any]], dict[str, gr.Dropdown], dict[str, gr.Button], dict[str, gr.HTML]
-]:
-    """The four kinds of edit: by kind its tab, what it asks for, its engine, its reset, its price."""
-    from portraitgen.editors.catalogue import capabilities
-
-    tabs: dict[str, gr.Tab] = {}
-    own: dict[str, list[Any]] = {}
-    engine: dict[str, gr.Dropdown] = {}
-    reset: dict[str, gr.Button] = {}
-    price: dict[str, gr.HTML] = {}
-
-    def foot(kind: str) -> None:
-        with gr.Row(equal_height=True, elem_classes="foot"):
-            engine[kind] = gr.Dropdown(
-                handlers.engines(kind), label="Engine in use", info=ENGINE_HINT, elem_id=f"engine-{kind}", scale=4
-            )
-            # Programs may also say "auto", or name what came later: `page_handlers.offered` answers what cannot be.
-            engine[kind].preprocess = lambda payload: payload  # type: ignore[method-assign]
-            reset[kind] = gr.Button("Reset", size="sm", scale=1, min_width=90, elem_id=f"reset-{kind}")
-        price[kind] = gr.HTML(
-            "", visible=handlers.shares_gpu(), padding=False, elem_id=f"price-{kind}", elem_classes="note"
-        )
-
-    with gr.Tabs(elem_id="kinds"):
-        with gr.Tab("Text", id="text") as tabs["text"]:
-            words = gr.Textbox(
-                label="Instruction", placeholder=TEXT_HINT, lines=2, max_length=TEXT_LIMIT, elem_id="text"
-            )
-            samples = {row["name"]: [row["example"]] for row in capabilities()}
-            chips([samples[name] for name in FIRST if name in samples], words)
-            with gr.Accordion("Everything the built-in looks can do", open=False):
-                chips(list(samples.values()), words, "Pick one", examples_per_page=30)
-            own["text"] = [words]
-            foot("text")
-        with gr.Tab("Image style", id="style") as tabs["style"]:
-            style = picture("Style picture", "style")
-            chips(pictures_in("styles"), style)
-            own["style"] = [style, gr.Checkbox(False, label="Keep the clip's colours, take the brushwork only")]
-            foot("style")
-        with gr.Tab("Try-on", id="tryon") as tabs["tryon"]:
-            own["tryon"] = [picture("Garment photo", "garment")]
-            chips(pictures_in("garments"), own["tryon"][0])
-            foot("tryon")
-        with gr.Tab("Relighting", id="relight") as tabs["relight"]:
-            light = gr.Textbox(label="Light", placeholder=LIGHT_HINT, lines=2, max_length=TEXT_LIMIT, elem_id="light")
-            chips([[line] for line in LIGHTS], light)
-            with gr.Accordion("Or take the light of a picture", open=False):
-                own["relight"] = [light, picture("Picture with the light", "light-picture")]
-            foot("relight")
-    return tabs, own, engine, reset, price
 
 
 def build(arrivals: Arrivals | None = None) -> gr.Blocks:
@@ -179,7 +103,9 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
             with gr.Column(min_width=300):
                 gr.Markdown(HEADINGS[0])
                 gr.Markdown(CONSENT, elem_id="consent")
-                clip = gr.Video(label="Clip", sources=["upload", "webcam"], height=320, elem_id="clip", buttons=[])
+                clip = gr.Video(
+                    label=LABELS["clip"], sources=["upload", "webcam"], height=320, elem_id="clip", buttons=[]
+                )
                 too_large = gr.Button(visible="hidden", elem_id="too-large")
                 about = gr.HTML(note(CLIP_HINT), padding=False, elem_id="about", elem_classes="note")
                 look = gr.Image(label=LOOK_LABEL, interactive=False, height=250, elem_id="look", buttons=[])
@@ -197,28 +123,36 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
                 gr.Markdown(HEADINGS[1])
                 arriving = gr.HTML("", visible=False, padding=False, elem_id="arriving", elem_classes="note")
                 tabs, own, engine, reset, price = build_tabs()
-                strength = gr.Slider(0, 1, 1, step=0.05, label="Strength")
+                strength = gr.Slider(0, 1, 1, step=0.05, label=LABELS["strength"])
                 background = gr.Dropdown(
-                    BACKGROUNDS, value="auto", label="Background", info=COLOUR_HINT, allow_custom_value=True
+                    BACKGROUNDS, value="auto", label=LABELS["background"], info=COLOUR_HINT, allow_custom_value=True
                 )
                 again = gr.Checkbox(False, label=AGAIN, visible=False, elem_id="again")
-                with gr.Accordion("Advanced", open=False):
-                    preset = gr.Radio(PRESET_CHOICES, value="preview", label="Quality")
+                with gr.Accordion(LABELS["advanced"], open=False):
+                    preset = gr.Radio(PRESET_CHOICES, value="preview", label=LABELS["quality"])
                     with gr.Row():
                         seed = gr.Number(
-                            0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED, min_width=90, elem_id="seed"
+                            0,
+                            label=LABELS["seed"],
+                            precision=0,
+                            minimum=0,
+                            maximum=MAX_SEED,
+                            min_width=90,
+                            elem_id="seed",
                         )
                         # Out of range is answered by `editors.check_request`, which says it better than gradio.
-                        key_frames = gr.Number(0, label="Key frames", info=KEY_FRAMES_HINT, precision=0, min_width=90)
-                        guidance = gr.Number(0, label="Guidance", info=GUIDANCE_HINT, min_width=160)
+                        key_frames = gr.Number(
+                            0, label=LABELS["key_frames"], info=KEY_FRAMES_HINT, precision=0, min_width=90
+                        )
+                        guidance = gr.Number(0, label=LABELS["guidance"], info=GUIDANCE_HINT, min_width=160)
                     seed.preprocess = lambda payload: payload  # type: ignore[method-assign]  # `make_edit` says what is wrong
                     mark = gr.Checkbox(False, label=MARK)
-                    behind = picture("Picture to put behind the person", "behind")
-                    learn = gr.Button("Learn the clip now, edit later", size="sm")
+                    behind = picture(LABELS["behind"], "behind")
+                    learn = gr.Button(LABELS["learn"], size="sm")
                 with gr.Row(elem_id="go"):
                     runs = [
                         gr.Button(
-                            "Edit the clip",
+                            LABELS["run"],
                             variant="primary",
                             scale=3,
                             elem_id=f"run-{kind}",
@@ -226,35 +160,37 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
                         )
                         for number, kind in enumerate(KINDS)
                     ]
-                    stop = gr.Button("Stop", variant="stop", interactive=False, scale=1, min_width=90, elem_id="stop")
+                    stop = gr.Button(
+                        LABELS["stop"], variant="stop", interactive=False, scale=1, min_width=90, elem_id="stop"
+                    )
             with gr.Column(min_width=300, elem_id="outcome"):
                 gr.Markdown(HEADINGS[2])
                 status = gr.HTML("", padding=False, elem_id="status", elem_classes="note")
                 preview = gr.Image(
-                    label="Work in progress", interactive=False, height=350, elem_id="preview", buttons=[]
+                    label=LABELS["preview"], interactive=False, height=350, elem_id="preview", buttons=[]
                 )
                 player = gr.HTML(EMPTY, padding=False, elem_id="player")
                 result = gr.Video(interactive=False, visible="hidden", elem_id="result")
                 made = gr.File(visible="hidden", elem_id="made")
                 views = gr.File(visible="hidden", elem_id="views")
                 with gr.Row(elem_id="after"):
-                    onward = gr.Button("Edit this further", size="sm", visible=False, elem_id="onward")
-                    download = gr.DownloadButton("Download the result", size="sm", visible=False, elem_id="download")
+                    onward = gr.Button(LABELS["onward"], size="sm", visible=False, elem_id="onward")
+                    download = gr.DownloadButton(LABELS["download"], size="sm", visible=False, elem_id="download")
                 with gr.Column(visible=False, elem_id="more") as more:
-                    with gr.Accordion("Look from all sides", open=False):
+                    with gr.Accordion(LABELS["views"], open=False):
                         table = gr.HTML("", padding=False, elem_id="table")
-                        around = gr.Button("Prepare the turntable", size="sm")
-                        yaw = gr.Slider(-40, 40, 0, step=1, label="Turn to the side, degrees")
-                        pitch = gr.Slider(-20, 20, 0, step=1, label="Turn up or down, degrees")
-                        orbit = gr.Checkbox(False, label="Swing around the person instead")
-                        turn = gr.Button("Render the clip from this side", size="sm")
-                    with gr.Accordion("Take it with you", open=False), gr.Row():
+                        around = gr.Button(LABELS["around"], size="sm")
+                        yaw = gr.Slider(-40, 40, 0, step=1, label=LABELS["yaw"])
+                        pitch = gr.Slider(-20, 20, 0, step=1, label=LABELS["pitch"])
+                        orbit = gr.Checkbox(False, label=LABELS["orbit"])
+                        turn = gr.Button(LABELS["turn"], size="sm")
+                    with gr.Accordion(LABELS["take"], open=False), gr.Row():
                         packs = {
                             what: gr.Button(name, size="sm", min_width=140, elem_id=f"pack-{what}")
                             for what, name in EXPORTS.items()
                         }
                 earlier = gr.Gallery(
-                    label="This session's edits",
+                    label=LABELS["earlier"],
                     visible=False,
                     interactive=False,
                     allow_preview=False,

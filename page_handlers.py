@@ -48,25 +48,27 @@ from portraitgen.wording import (
     BROKEN,
     CHOSEN,
     CLIP_HINT,
-    ENGINE_NAMES,
     HUB_ON_CPU,
     LOOKING,
+    NOT_DONE,
     RESTORED,
     RESTORED_CLIP,
-    STAGE_LABELS,
+    STARTING,
     STOPPED,
     describe_clip,
     describe_cost,
+    describe_done,
     describe_face,
     describe_rest,
+    describe_stage,
+    describe_step,
     explain_gpu,
     explain_overrun,
     explain_too_long,
     is_overrun,
     name_engine,
+    not_offered,
     note,
-    roughly,
-    spell,
 )
 
 STARTERS = 11  # buttons that start a job: one for each tab, learn, turn, look around, and four to take a file away
@@ -175,11 +177,11 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         job = replace(job, notice=" ".join(filter(None, [job.notice, too_long(job)])))
         already = finished_stages(job.portrait) if job.learns else frozenset()
         expected = expected_seconds([s for s in job.stages if s not in already], job.frame_count, job.preset)
-        yield screen(note("Starting", job.notice, value=0.0), session, True, result=kept)
+        yield screen(note(STARTING, job.notice, value=0.0), session, True, result=kept)
         latest: Any = None
         remarks: tuple[str, ...] = ()
         done: dict[str, float] = {}
-        told = -1.0
+        place, told = 0, -1.0
         for step in run(job):
             latest = step.preview if step.preview is not None else latest
             remarks = tuple(dict.fromkeys(remarks + step.notes))
@@ -190,21 +192,19 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
                 continue
             told = now
             touch(session, job)
-            place = job.stages.index(step.stage) if step.stage in job.stages else 0
+            # A second pass goes through the same stages again.
+            place = max(place, job.stages.index(step.stage) if step.stage in job.stages else 0)
             share = share_done(expected, done)
-            left = seconds_left(None if has_gpu() else expected, share, now - begin)
-            message = f"{STAGE_LABELS.get(step.stage, step.stage)}: {step.fraction:.0%}"
-            gone = f"Step {place + 1} of {len(job.stages)}, {spell(now - begin)} so far"
-            time_left = "" if share == 1 or (left is None) else f", about {roughly(left)} left"
-            more = f"{gone}{time_left}. {step.message}"
-            status = note(message, more, job.notice, value=share)
+            left = None if share == 1 else seconds_left(None if has_gpu() else expected, share, now - begin)
+            where = describe_step(place + 1, len(job.stages), now - begin, left)
+            status = note(describe_stage(step.stage, step.fraction), f"{where} {step.message}", job.notice, value=share)
             yield screen(status, session, True, result=kept, preview=latest)
         if job.verb == "edit":
             session = finish_edit(session, job)
         elif job.learns:
             session = replace(session, learned=str(job.portrait))
         session = replace(session, overruns=0)
-        end = note(f"Done in {spell(time.monotonic() - begin)}.", job.notice, *remarks)
+        end = note(describe_done(time.monotonic() - begin), job.notice, *remarks)
         yield screen(end, session, False, result=str(job.output) if job.verb != "reconstruct" else kept)
         return
     except InputError as error:
@@ -214,7 +214,7 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         message, cause = explain_os_error(error) if isinstance(error, OSError) else BROKEN, error
     yield screen(note(message, bad=True), session, False, result=kept)
     # The message area says it already; other people's programs get it as the error.
-    raise gr.Error(html.escape(message), print_exception=cause is not None, title="Not done", visible=False) from cause
+    raise gr.Error(html.escape(message), print_exception=cause is not None, title=NOT_DONE, visible=False) from cause
 
 
 def export(what: str, mark: bool, session: Session) -> Iterator[tuple[Any, ...]]:
@@ -305,9 +305,7 @@ def offered(kind: str, engine: str) -> str:
     """The engine that a visitor or a program named; InputError for one that this machine does not offer."""
     names = [name for _, name in engines(kind)]
     if engine in ENGINES[kind] and engine not in names:
-        raise InputError(
-            f"{ENGINE_NAMES[engine]} is not to be had on this machine. Choose one of: auto, {', '.join(names)}."
-        )
+        raise InputError(not_offered(engine, names))
     return engine
 
 

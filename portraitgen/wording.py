@@ -11,6 +11,47 @@ from .pipeline import PRESETS
 from .weights_table import ENGINE_WEIGHTS
 
 TITLE = "PortraitGen"
+LABELS = {  # of fields, buttons and folds, in the order of the page
+    "samples": "For example",
+    "engine": "Engine in use",
+    "reset": "Reset",
+    "tab_text": "Text",
+    "text": "Instruction",
+    "all_looks": "Everything the built-in looks can do",
+    "pick": "Pick one",
+    "tab_style": "Image style",
+    "style": "Style picture",
+    "keep_colours": "Keep the clip's colours, take the brushwork only",
+    "tab_tryon": "Try-on",
+    "garment": "Garment photo",
+    "tab_relight": "Relighting",
+    "light": "Light",
+    "light_of_picture": "Or take the light of a picture",
+    "light_picture": "Picture with the light",
+    "clip": "Clip",
+    "strength": "Strength",
+    "background": "Background",
+    "advanced": "Advanced",
+    "quality": "Quality",
+    "seed": "Seed",
+    "key_frames": "Key frames",
+    "guidance": "Guidance",
+    "behind": "Picture to put behind the person",
+    "learn": "Learn the clip now, edit later",
+    "run": "Edit the clip",
+    "stop": "Stop",
+    "preview": "Work in progress",
+    "onward": "Edit this further",
+    "download": "Download the result",
+    "views": "Look from all sides",
+    "around": "Prepare the turntable",
+    "yaw": "Turn to the side, degrees",
+    "pitch": "Turn up or down, degrees",
+    "orbit": "Swing around the person instead",
+    "turn": "Render the clip from this side",
+    "take": "Take it with you",
+    "earlier": "This session's edits",
+}
 INTRODUCTION = """# PortraitGen
 Upload a portrait clip, say what to change, and get the clip back: same person, same expressions, same sound."""
 CONSENT = """**Edit only people who agreed.** Your clip stays on this machine and is deleted at most three hours after your last edit."""
@@ -79,6 +120,8 @@ GUIDANCE_HINT = "1 to 15; read by InstructPix2Pix, IC-Light and FASHN VTON; 0: t
 STORED_HINT = "Or see what was made earlier from the example clips:"
 STORED = "A stored result, made earlier with these settings. Press the button below to make it anew."
 WAITING = "Waiting to start."
+STARTING = "Starting"
+NOT_DONE = "Not done"
 QUEUE_FULL = "Too many jobs are waiting. Try again in a few minutes: your clip and your settings stay here until then."
 REFUSED = "The job could not be started: a file is no longer here, or a setting is out of range. Choose the clip anew, or press Reset."
 STOPPING = "Stopping."
@@ -161,6 +204,27 @@ def describe_fetching(name: str, done: int, total: int) -> str:
     size = f"{total / 1e9:.1f} GB" if total >= 1e9 else f"{total / 1e6:.0f} MB"
     share = round(100 * done / max(total, 1))
     return f"Fetching {ENGINE_NAMES.get(engine, name)}, {share} % of {size}; the built-in engines work meanwhile."
+
+
+def describe_stage(stage: str, fraction: float) -> str:
+    """What a job does now, and how far that is."""
+    return f"{STAGE_LABELS.get(stage, stage)}: {fraction:.0%}"
+
+
+def describe_step(place: int, count: int, seconds: float, left: float | None) -> str:
+    """The place of a stage in its job, counted from 1, the seconds so far, and those that are left, if that is known."""
+    rest = "" if left is None else f", about {roughly(left)} left"
+    return f"Step {place} of {count}, {spell(seconds)} so far{rest}."
+
+
+def describe_done(seconds: float) -> str:
+    """That a job is done, and how long it took."""
+    return f"Done in {spell(seconds)}."
+
+
+def not_offered(engine: str, offered: Sequence[str]) -> str:
+    """That this machine does not offer an engine, and which ones it does."""
+    return f"{ENGINE_NAMES[engine]} is not to be had on this machine. Choose one of: auto, {', '.join(offered)}."
 
 
 def cannot_use(engine: str, why: str) -> str:
