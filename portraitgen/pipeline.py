@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from .backgrounds import Background
     from .editors import Editor, EditRequest
+    from .portrait import Portrait
 
 PRESETS = ("preview", "standard", "high")
 BODIES = ("anny", "smplx")
@@ -202,19 +203,18 @@ def _edit_portrait(
     mark: bool,
 ) -> Iterator[Progress]:
     """Edit a portrait folder, with everything about the request settled."""
-    from .backgrounds import stands_still
     from .compositing import write_result
     from .editing import PRESETS as CONFIGS
     from .editing import edit_avatar, scene_edit
-    from .mattes import clean_plate
     from .portrait import Portrait
     from .provenance import EDITED, provenance
     from .reconstruction import load_fitted, save_fitted
 
     portrait = Portrait.load(source)
     portrait.require("reconstruction")
-    if behind.scene == "edited" and editor.reads_render and not stands_still(portrait, clean_plate(portrait)):
-        raise InputError(f"The scene moves, and {editor.name} edits only still ones. Choose another background.")
+    behind, kept = settle_scene(portrait, editor, behind)
+    if kept:
+        yield Progress("edit", 0.0, kept, notes=(kept,))
     started = time.perf_counter()
     fitted = load_fitted(portrait, where)
     K = portrait.tracking().K.to(where)
@@ -244,7 +244,30 @@ def _edit_portrait(
     portrait.stages["edit"] = round(fitting_seconds, 3)
     portrait.stages["render"] = round(time.perf_counter() - rendering_started, 3)
     portrait.save()
-    yield Progress("render", 1.0, f"Wrote {output}", notes=tuple(portrait.notes))
+    notes = (*portrait.notes, kept) if kept else tuple(portrait.notes)
+    yield Progress("render", 1.0, f"Wrote {output}", notes=notes)
+
+
+def settle_scene(portrait: Portrait, editor: Editor, behind: Background) -> tuple[Background, str]:
+    """The background that an edit can have, and a sentence where that is another one than would be expected.
+
+    An editor that starts from noise makes something else of every frame: of a scene it is given one picture, which must be all of it.
+
+    Raises:
+        InputError: the scene was to be edited, moves, and this editor edits only still ones.
+    """
+    from .backgrounds import stands_still
+    from .mattes import clean_plate
+
+    asked = behind.scene == "edited"
+    if not editor.reads_render or not (asked or (behind.scene == "auto" and editor.edits_background)):
+        return behind, ""
+    if stands_still(portrait, clean_plate(portrait)):
+        return behind, ""
+    why = f"The scene moves, and {editor.name} edits only still ones."
+    if asked:
+        raise InputError(f"{why} Choose another background.")
+    return replace(behind, scene="original"), f"{why} It stays as it is."
 
 
 @steady

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from portraitgen import backgrounds, mattes, pipeline
 from portraitgen.backgrounds import SCENES, blurred, covering, parse_background
 from portraitgen.errors import InputError
 
@@ -61,3 +64,29 @@ def test_a_blurred_scene_keeps_its_colours_and_loses_its_detail() -> None:
     for side in (np.s_[:, :100], np.s_[:, 220:]):
         assert abs(float(soft[side].mean()) - float(scene[side].mean())) < 4
         assert soft[side].std() < 0.15 * scene[side].std()
+
+
+@pytest.mark.parametrize(
+    ("scene", "reads_render", "edits_background", "still", "left"),
+    [
+        ("auto", True, True, False, "original"),
+        ("auto", True, True, True, "auto"),
+        ("auto", True, False, False, "auto"),
+        ("auto", False, True, False, "auto"),
+        ("edited", False, True, False, "edited"),
+        ("blur", True, True, False, "blur"),
+    ],
+)
+def test_a_scene_that_moves_is_left_alone_by_who_makes_something_else_of_every_frame(
+    scene: str, reads_render: bool, edits_background: bool, still: bool, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mattes, "clean_plate", lambda portrait: None)
+    monkeypatch.setattr(backgrounds, "stands_still", lambda portrait, plate: still)
+    editor: Any = SimpleNamespace(name="Dreamer", reads_render=reads_render, edits_background=edits_background)
+    portrait: Any = None
+    behind, said = pipeline.settle_scene(portrait, editor, parse_background(scene))
+    assert behind.scene == left
+    assert said == ("" if left == scene else "The scene moves, and Dreamer edits only still ones. It stays as it is.")
+    if scene == "auto" and left == "original":
+        with pytest.raises(InputError, match=r"The scene moves, and Dreamer edits only still ones\. Choose another"):
+            pipeline.settle_scene(portrait, editor, parse_background("edited"))

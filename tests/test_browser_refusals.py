@@ -40,11 +40,13 @@ def test_a_seed_out_of_range_is_answered(browser: Any, page: Page) -> None:
 def test_a_full_queue_is_answered(browser: Any, page: Page) -> None:
     with tab(browser, page) as view:
         upload(view, page.clip)
-        page.queue.max_size = 0
-        edit(view)
-        status(view).to_contain_text("Too many jobs are waiting.")
-        expect_ready(view)
-        page.queue.max_size = 20
+        most, page.queue.max_size = page.queue.max_size, 0
+        try:
+            edit(view)
+            status(view).to_contain_text("Too many jobs are waiting.")
+            expect_ready(view)
+        finally:
+            page.queue.max_size = most
         edit(view)
         status(view).to_contain_text("Done in")
 

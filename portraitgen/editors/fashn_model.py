@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from ..streaming import breathe
+
 NOTHING, TOPS = 0, 1  # garment categories; 2 and 3 are bottoms and one-pieces
 FREQUENCIES = 128  # pairs in the time's embedding
 TIME_SHIFT = 4.4816890703  # e to the 1.5: small steps where the picture is still noise
@@ -279,6 +281,7 @@ def sample(
     times = flow_times(steps)
     state = noise
     for step, (now, then) in enumerate(itertools.pairwise(times)):
+        breathe()
         time = noise.new_full((len(noise),), now)
         label = torch.full((len(noise),), category, device=noise.device)
         velocity = model(state, time, *conditions, label)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from ..streaming import breathe
 from . import EditBatch
 from .anchored_noise import anchored_noise
 from .latent_diffusion import required, resize
@@ -127,6 +128,7 @@ def walk(
     sigmas = sigmas_from(strength, steps, parts.shift(start[0, 0].numel(), steps))
     latents = (1 - sigmas[0]) * start + sigmas[0] * noise
     for now, then in itertools.pairwise(sigmas):
+        breathe()
         latents = latents + (then - now) * parts.velocity(latents, reference, now, context)
     return latents
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .. import weights
 from ..errors import InputError
+from ..streaming import breathe
 from . import EditBatch
 from .colour import blend, from_oklab, smoothstep, to_oklab
 from .memory import resident
@@ -196,6 +197,7 @@ class Gatys:
             painted = start.clamp(0, 1).clone().requires_grad_()
             optimiser = torch.optim.Adam([painted], lr=self.rate)
             for step in range(self.steps):
+                breathe()
                 for group in optimiser.param_groups:
                     group["lr"] = self.rate * (1 - step / self.steps)
                 style, kept = self.losses(network(painted), grams, content)

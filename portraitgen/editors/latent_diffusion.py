@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .. import weights
 from ..errors import InputError
+from ..streaming import breathe
 from . import EditBatch
 from .anchored_noise import anchored_noise
 from .memory import resident
@@ -62,6 +63,7 @@ def denoise(
     contexts = contexts.repeat_interleave(batch, dim=0)
     latents = alphas[timesteps[0]] ** 0.5 * start + (1 - alphas[timesteps[0]]) ** 0.5 * noise
     for now, then in zip(timesteps, (*timesteps[1:], 0), strict=True):
+        breathe()
         inputs = torch.cat([latents.repeat(branches, 1, 1, 1), conditions], dim=1)
         predictions = predict(inputs, now, contexts).unflatten(0, (branches, batch))
         epsilon = sum(weight * prediction for weight, prediction in zip(guidance, predictions, strict=True))
