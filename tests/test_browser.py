@@ -87,6 +87,7 @@ def test_the_page_asks_nobody_else_and_fits_a_phone(browser: Any, page: Page) ->
     with tab(browser, page, viewport={"width": 390, "height": 844}) as view:
         wide = view.evaluate("document.documentElement.scrollWidth")
         assert wide <= 390, "no sideways scroll on a phone"
+        assert not view.locator("footer").inner_text().strip().startswith("·")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
