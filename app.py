@@ -69,6 +69,8 @@ FILES = ("clip", "result", "poster")  # of a stored example
 KINDS = ("text", "style", "tryon", "relight")
 HEAVY: dict[str, Any] = {"concurrency_id": "gpu", "concurrency_limit": 1, "show_progress": "hidden"}
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# On a phone gradio hides the link before the dot, not the dot; what page.css says reaches no footer.
+NO_DOT = "<style>@media (width <= 640px) { footer .divider { display: none; } }</style>"
 EMPTY = f'<p class="empty">{EMPTY_RESULT}</p>'
 
 
@@ -291,7 +293,7 @@ def launch_options() -> dict[str, Any]:
     return {
         "theme": theme(),
         "css_paths": HERE / "page.css",
-        "head": f"<script>{(HERE / 'page.js').read_text('utf-8')}</script>",
+        "head": f"<script>{(HERE / 'page.js').read_text('utf-8')}</script>{NO_DOT}",
         "max_file_size": f"{MAX_MEGABYTES}mb",
         "allowed_paths": [str(EXAMPLES)],
         "blocked_paths": [str(weights.ROOT)],
