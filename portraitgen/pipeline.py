@@ -59,7 +59,7 @@ def reconstruct(
         clip: the video.
         directory: the portrait folder, new, empty or unfinished.
         preset: one of `PRESETS`.
-        body: one of `BODIES`; "smplx" reads the person's own file, see `weights.find_smplx`.
+        body: one of `BODIES`; "smplx" reads the person's own file, see `smplx_file.find_smplx`.
         holdout: fraction of the frames, at the end, in [0, 0.9], that is tracked but never trained on.
         start: use the clip from this second on.
         max_seconds: use only this much of it.

@@ -1,6 +1,6 @@
 """SMPL-X as a body model, from the file that a person brings; nothing of it is in this package or fetched by it.
 
-The file is found by `weights.find_smplx`. The mean person of `SMPLX_NEUTRAL.npz` is cut down to what a portrait shows and
+The file is found by `smplx_file.find_smplx`. The mean person of `SMPLX_NEUTRAL.npz` is cut down to what a portrait shows and
 packed like `AnnyBody`: see there for root, axes and units. What SMPL-X's own forward pass does to the kept vertices is done
 here too, the correctives of the pose included; forearms, hands and legs, which a portrait does not show, are left out.
 
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .body import BodyParameters, ExpressionPrior, Skeleton, SkinnedBody
 from .smplx_data import BONES, build_arrays, read_file
-from .weights import find_smplx
+from .smplx_file import find_smplx
 
 FORMAT = 1  # part of the version: increase when the arrays change
 SKELETON = Skeleton(BONES, "neck")

@@ -20,8 +20,8 @@ from torch import Tensor
 from .anny_data import pack_islands
 from .body import LABELS, Bones
 from .errors import InputError
+from .smplx_file import SMPLX, SMPLX_SITE
 from .smplx_mouth import add_mouth
-from .weights import SMPLX, SMPLX_SITE
 
 SHAPE_COUNT, EXPRESSION_COUNT = 100, 50
 VERTICES, FACES, JOINTS = 10475, 20908, 55

@@ -26,7 +26,6 @@ from .weights_table import AT_START, ENGINE_WEIGHTS, OWN_FILES, TABLE, Entry
 
 ROOT = Path(os.environ.get("PORTRAITGEN_WEIGHTS") or Path(__file__).parent.parent / "weights")
 MANIFEST = "fetched.json"
-SMPLX, SMPLX_SITE = "SMPLX_NEUTRAL.npz", "https://smpl-x.is.tue.mpg.de"
 
 
 @dataclass(frozen=True)
@@ -149,7 +148,7 @@ def _download(entry: Entry, folder: Path, total: list[int]) -> Path:
     from huggingface_hub import HfApi
     from huggingface_hub.hf_api import RepoFile
 
-    with _clear_errors(entry):
+    with clear_errors(entry):
         listed = HfApi().list_repo_tree(entry.repo, recursive=True, revision=entry.revision)
         files = {item.path: item for item in listed if isinstance(item, RepoFile)}
         wanted = []
@@ -287,51 +286,6 @@ def fetching(names: Iterable[str]) -> Iterator[Fetching]:
         yield Fetching(name, state[1], state[1])
 
 
-def find_smplx() -> Path:
-    """The person's own SMPL-X file: where ``SMPLX_DIR`` says, below `ROOT`, or in the Hub repository ``SMPLX_REPO``.
-
-    Raises:
-        InputError: it is in none of these places, or the repository cannot be read.
-    """
-    given = os.environ.get("SMPLX_DIR")
-    folder = Path(given).expanduser() if given else ROOT
-    for place in (folder, folder / SMPLX, folder / "smplx" / SMPLX, folder / "models" / "smplx" / SMPLX):
-        if place.is_file():
-            return place
-    if given:
-        raise InputError(f"SMPLX_DIR is {given}, where there is no {SMPLX}. Name the folder that holds it.")
-    repo = os.environ.get("SMPLX_REPO")
-    if repo:
-        return _smplx_from_hub(repo)
-    raise InputError(
-        f"There is no {SMPLX}. Register at {SMPLX_SITE}, download the model and put this file into {ROOT}, "
-        "or leave out --body smplx."
-    )
-
-
-def _smplx_from_hub(repo: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    entry = Entry("smplx", repo, "main", ((SMPLX,),), 0, "", True, "the body smplx")
-    with _clear_errors(entry):
-        try:
-            return Path(hf_hub_download(repo, SMPLX))
-        except HFValidationError:
-            raise InputError(f"SMPLX_REPO is {repo}, which is no repository. Write it as OWNER/NAME.") from None
-        except (GatedRepoError, RepositoryNotFoundError):
-            raise InputError(
-                f"The repository {repo} in SMPLX_REPO cannot be read. Check its name, and set HF_TOKEN to a token that may."
-            ) from None
-        except RemoteEntryNotFoundError:
-            raise InputError(f"The repository {repo} in SMPLX_REPO holds no {SMPLX}. Put the file there.") from None
-
-
 def _is_whole(path: Path, listed: Any) -> bool:
     """Whether a file has the size and the checksum that the Hub lists for it."""
     size = path.stat().st_size
@@ -343,7 +297,7 @@ def _is_whole(path: Path, listed: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _clear_errors(entry: Entry) -> Iterator[None]:
+def clear_errors(entry: Entry) -> Iterator[None]:
     """Turn what can go wrong with a download into one sentence each."""
     import httpx
     from huggingface_hub import constants, errors

@@ -14,7 +14,7 @@ import pytest
 import synthetic_smplx
 from hub_server import Repository, serve
 
-from portraitgen import weights
+from portraitgen import smplx_file, weights
 from portraitgen.errors import InputError
 from portraitgen.smplx_data import KEYS, read_file
 
@@ -28,22 +28,22 @@ def test_places_that_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("SMPLX_DIR", raising=False)
     monkeypatch.delenv("SMPLX_REPO", raising=False)
     with pytest.raises(InputError, match=r"no SMPLX_NEUTRAL.npz. Register at https://smpl-x.is.tue.mpg.de.*weights"):
-        weights.find_smplx()
+        smplx_file.find_smplx()
     for folder in (tmp_path / "weights" / "smplx", tmp_path / "weights"):  # the second one is looked at first
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE).write_bytes(b"mine")
-        assert weights.find_smplx() == folder / FILE
+        assert smplx_file.find_smplx() == folder / FILE
     for place in ("elsewhere", "elsewhere/smplx", "elsewhere/models/smplx"):
         monkeypatch.setenv("SMPLX_DIR", str(tmp_path / "elsewhere"))
         (tmp_path / place).mkdir(exist_ok=True, parents=True)
         (tmp_path / place / FILE).write_bytes(b"mine")
-        assert weights.find_smplx() == tmp_path / place / FILE
+        assert smplx_file.find_smplx() == tmp_path / place / FILE
         (tmp_path / place / FILE).rename(tmp_path / "my model.npz")
     monkeypatch.setenv("SMPLX_DIR", str(tmp_path / "my model.npz"))
-    assert weights.find_smplx() == tmp_path / "my model.npz"
+    assert smplx_file.find_smplx() == tmp_path / "my model.npz"
     monkeypatch.setenv("SMPLX_DIR", str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match=r"SMPLX_DIR is .*nowhere, where there is no SMPLX_NEUTRAL.npz"):
-        weights.find_smplx()
+        smplx_file.find_smplx()
 
 
 def run(folder: Path, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -65,9 +65,9 @@ def test_the_command_line_says_where_to_register_before_any_work(tmp_path: Path)
 
 def test_a_private_repository_is_read_with_the_token(tmp_path: Path) -> None:
     code = (
-        "from portraitgen import weights\n"
+        "from portraitgen import smplx_file\n"
         "from portraitgen.errors import InputError\n"
-        "try: print(weights.find_smplx().read_bytes())\n"
+        "try: print(smplx_file.find_smplx().read_bytes())\n"
         "except InputError as error: print(error)"
     )
     private = Repository("1" * 40, {FILE: b"my own model"}, gated=True)
