@@ -92,6 +92,7 @@ def test_an_engine_whose_weights_came_later_is_the_one_in_use(
 ) -> None:
     monkeypatch.setattr(page_handlers, "has_gpu", lambda: True)
     monkeypatch.setattr(page_handlers.weights, "ready", lambda name: True)
+    monkeypatch.setattr(page_handlers.weights, "bytes_missing", lambda name: 0)
     with tab(browser, page) as view:
         playwright_api.expect(view.locator("#engine-text input")).to_have_value("InstructPix2Pix")
         view.get_by_role("tab", name="Relighting").click()
