@@ -28,8 +28,9 @@ def rasterize_mesh(
     vertices = vertices.detach().float().reshape(-1, *vertices.shape[-2:])
     K = K.detach().to(vertices)
     batch, triangle_count = len(vertices), len(faces)
-    screen = vertices @ K.T
-    screen = torch.cat((screen[..., :2] / screen[..., 2:].clamp_min(1e-6), vertices[..., 2:]), dim=-1).contiguous()
+    # No matrix product: on some processors its last digit depends on how many frames there are.
+    xy = vertices[..., :2] / vertices[..., 2:].clamp_min(1e-6) * K.diagonal()[:2] + K[:2, 2]
+    screen = torch.cat((xy, vertices[..., 2:]), dim=-1).contiguous()
     depth = torch.full((batch, height, width), torch.inf, device=vertices.device)
     ids = torch.full((batch, height, width), -1, dtype=torch.int32, device=vertices.device)
     inputs = [wp.from_torch(screen, dtype=wp.vec3), wp.from_torch(faces.to(vertices.device, torch.int32).contiguous())]

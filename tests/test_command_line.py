@@ -329,7 +329,8 @@ def test_a_portrait_is_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     write_portrait(folder, write_clip(tmp_path / "clip.mp4"))
     assert command_line.main(["export", str(folder), "--what", "zip", "-o", str(out), "--json"]) == 0
     assert list(json.loads(capsys.readouterr().out)) == ["export"]
-    assert set(zipfile.ZipFile(out).namelist()) == {"portrait/portrait.json", "portrait/source.mp4"}
+    packed = {"portrait/portrait.json", "portrait/source.mp4", "provenance.json"}
+    assert set(zipfile.ZipFile(out).namelist()) == packed
 
 
 @pytest.mark.parametrize(("what", "options"), [("ply", {}), ("views", {"count": 25})])
