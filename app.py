@@ -18,6 +18,7 @@ import functools
 import json
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -303,11 +304,13 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def warm_up() -> None:
-    """Import what the first look at a clip needs, while the visitor still chooses one.
+def warm_up(page: gr.Blocks) -> None:
+    """Import what the first look at a clip needs, while the visitor still chooses one; not before the page is served, which it would delay.
 
     Where a GPU is lent, all that is done there too: its workers are forked off this process, and their seconds count.
     """
+    while not page.is_running:
+        time.sleep(0.05)
     import mediapipe.python.solutions.face_mesh  # noqa: F401
 
     import portraitgen.landmarks  # noqa: F401
@@ -331,7 +334,7 @@ if __name__ == "__main__":
     compile_in_background(("cpu", 120) if handlers.shares_gpu() else ("cpu",))
     arrivals = Arrivals()
     threading.Thread(target=arrivals.fetch, name="weights", daemon=True).start()
-    threading.Thread(target=warm_up, name="warm-up", daemon=True).start()
     page = build(arrivals)
+    threading.Thread(target=warm_up, args=(page,), name="warm-up", daemon=True).start()
     every(SWEPT_EVERY, lambda: sweep(page))
     page.launch(**launch_options())
