@@ -35,6 +35,11 @@ def picture(number: int, width: int = 192, height: int = 128) -> np.ndarray:
     return frame
 
 
+def frames_of(path: Path) -> np.ndarray:
+    """All frames of a clip ``[T, H, W, 3]`` uint8."""
+    return np.stack(list(read_frames(path, probe(path))))
+
+
 def number_of(frame: np.ndarray) -> int:
     """The inverse of `picture`."""
     centres = frame[BLOCK // 2, BLOCK // 2 : BITS * BLOCK : BLOCK].mean(-1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +12,12 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from browsing import NEEDED, edit, playwright_api, status, tab
+from media import frames_of
+from quick import quicken
 
 import app
 from portraitgen import editing, reconstruction, sessions
-from portraitgen.clip import probe, read_frames
+from portraitgen.clip import probe
 
 pytestmark = NEEDED
 EXAMPLE = Path(__file__).parent.parent / "examples" / "portrait.mp4"
@@ -34,25 +35,17 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     ]
     # fmt: on
     subprocess.run(command, check=True)
-    learning, changing = reconstruction.PRESETS["preview"], editing.PRESETS["preview"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder / "gradio"))
         patch.setattr(sessions, "ROOT", folder / "sessions")
-        fit = replace(learning.fit, steps=4)
-        few = replace(learning, views=3, frames=8, texel_pixels=5.0, fit=fit, realign=())
-        patch.setitem(reconstruction.PRESETS, "preview", few)
-        fit = replace(changing.fit, steps=8, coarse_steps=0)
-        patch.setitem(editing.PRESETS, "preview", replace(changing, key_frames=3, fit=fit))
+        quicken(patch, reconstruction.PRESETS, {"steps": 4}, views=3, frames=8, texel_pixels=5.0, realign=())
+        quicken(patch, editing.PRESETS, {"steps": 8, "coarse_steps": 0}, key_frames=3)
         demo = app.build()
         _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **app.launch_options())
         try:
             yield SimpleNamespace(url=url, clip=clip)
         finally:
             demo.close()
-
-
-def frames_of(path: Path) -> np.ndarray:
-    return np.stack(list(read_frames(path, probe(path)))).astype(float)
 
 
 def saved(view: Any, target: Path) -> Path:
@@ -94,7 +87,7 @@ def test_a_clip_goes_the_whole_way(browser: Any, real: SimpleNamespace, tmp_path
     assert hosts <= {"127.0.0.1", ""}
     assert faults == []
 
-    source, facts = frames_of(real.clip), probe(real.clip)
+    source, facts = frames_of(real.clip).astype(float), probe(real.clip)
     for path in (bronze, sunset):
         made = probe(path)
         assert (made.width, made.height, made.frame_count, made.rate) == (
@@ -104,7 +97,7 @@ def test_a_clip_goes_the_whole_way(browser: Any, real: SimpleNamespace, tmp_path
             facts.rate,
         )
         assert made.has_audio
-    bronze_frames, sunset_frames = frames_of(bronze), frames_of(sunset)
+    bronze_frames, sunset_frames = (frames_of(path).astype(float) for path in (bronze, sunset))
     middle = (slice(None), slice(80, 240), slice(source.shape[2] // 2 - 60, source.shape[2] // 2 + 60))
     assert np.abs(bronze_frames - source)[middle].mean() > 12
     assert np.abs(sunset_frames - source)[middle].mean() > 6

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from hub_server import Repository, serve
 from test_weights import run_code
-from tiny_models import write_flux, write_offsets, write_stable_diffusion, write_try_on, write_vgg19
+from tiny_models import write_all
 
 from portraitgen import weights
-from portraitgen.editors.ic_light import OFFSETS
 from portraitgen.weights_table import ENGINE_WEIGHTS
 
 EDIT_ALL = """
@@ -51,12 +50,7 @@ for editor in (
 def test_real_models_arrive_whole_and_edit(tmp_path: Path) -> None:
     """Tiny models of the real classes, through the Hub's protocol into every engine."""
     there = tmp_path / "there"
-    write_stable_diffusion(there / "instruct-pix2pix")
-    write_stable_diffusion(there / "realistic-vision", in_channels=4, variant=None)
-    write_offsets(there / "realistic-vision", there / "ic-light" / OFFSETS)
-    write_flux(there / "flux2-klein")
-    write_vgg19(there / "vgg19")
-    write_try_on(there)
+    write_all(there)
     names = sorted({name for needed in ENGINE_WEIGHTS.values() for name in needed})
     repositories = {}
     for name in names:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from hard_clips import SIDE, acted, backdrop, other_person, smeared, with_ball, with_glasses, with_hand, written
+from media import frames_of
+from quick import quicken
 
 from portraitgen import __main__ as command_line
 from portraitgen import pipeline, reconstruction
@@ -27,13 +28,9 @@ from portraitgen.rendering import head_pivot, orbit_viewmats, render_crops
 @pytest.fixture(scope="module", autouse=True)
 def few_steps() -> Iterator[None]:
     """The real code at a fraction of the preview's steps."""
-    patch = pytest.MonkeyPatch()
-    config = reconstruction.PRESETS["preview"]
-    fit = dataclasses.replace(config.fit, steps=20, window=128)
-    few = dataclasses.replace(config, fit=fit, views=3, frames=8, texel_pixels=6.0)
-    patch.setitem(reconstruction.PRESETS, "preview", few)
-    yield
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        quicken(patch, reconstruction.PRESETS, {"steps": 20, "window": 128}, views=3, frames=8, texel_pixels=6.0)
+        yield
 
 
 def reconstructed(folder: Path, frames: list[np.ndarray], **options: object) -> Portrait:
@@ -58,7 +55,7 @@ def reconstructed(folder: Path, frames: list[np.ndarray], **options: object) -> 
 
 def rendered(portrait: Portrait, output: Path, **options: str) -> np.ndarray:
     list(pipeline.render(portrait.directory, output, **options))  # type: ignore[arg-type]
-    return np.stack(list(read_frames(output, probe(output)))).astype(float)
+    return frames_of(output).astype(float)
 
 
 def quality(portrait: Portrait, output: Path) -> float:

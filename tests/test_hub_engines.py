@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_models import (
-    TINY,
-    write_flux,
-    write_offsets,
-    write_smirk,
-    write_stable_diffusion,
-    write_try_on,
-    write_vgg19,
-)
+from quick import quicken
+from tiny_models import TINY, write_all, write_smirk
 from torch import Tensor
 
 from portraitgen import editing, pipeline, reconstruction, smirk, weights
@@ -29,7 +22,7 @@ from portraitgen.editors import ENGINES, EditBatch, EditRequest, gatys, load_edi
 from portraitgen.editors.fashn import FashnTryOn
 from portraitgen.editors.flux import FluxKlein
 from portraitgen.editors.gatys import Gatys
-from portraitgen.editors.ic_light import OFFSETS, IcLight
+from portraitgen.editors.ic_light import IcLight
 from portraitgen.editors.latent_diffusion import InstructPix2Pix
 from portraitgen.errors import InputError
 from portraitgen.portrait import Portrait
@@ -64,12 +57,7 @@ def patch() -> Iterator[pytest.MonkeyPatch]:
 def tiny(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Iterator[Path]:
     """All weights that the engines need, tiny; and the engines small and quick, the loop as it is."""
     folder = tmp_path_factory.mktemp("weights")
-    write_stable_diffusion(folder / "instruct-pix2pix")
-    write_stable_diffusion(folder / "realistic-vision", in_channels=4, variant=None)
-    write_offsets(folder / "realistic-vision", folder / "ic-light" / OFFSETS)
-    write_flux(folder / "flux2-klein")
-    write_vgg19(folder / "vgg19")
-    write_try_on(folder)
+    write_all(folder)
     patch.setattr(weights, "path", lambda name: folder / name if (folder / name).is_dir() else None)
     patch.setattr(weights, "ROOT", folder)
     quick: tuple[tuple[Any, dict[str, Any]], ...] = (
@@ -92,12 +80,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) ->
 
 @pytest.fixture(scope="module")
 def portrait(tmp_path_factory: pytest.TempPathFactory, patch: pytest.MonkeyPatch) -> Path:
-    config, edit = reconstruction.PRESETS["preview"], editing.PRESETS["preview"]
-    fit = dataclasses.replace(config.fit, steps=12, coarse_steps=8)
-    quick = dataclasses.replace(config, fit=fit, views=3, frames=4, texel_pixels=4.0)
-    patch.setitem(reconstruction.PRESETS, "preview", quick)
-    fit = dataclasses.replace(edit.fit, steps=4, coarse_steps=2)
-    patch.setitem(editing.PRESETS, "preview", dataclasses.replace(edit, key_frames=2, fit=fit))
+    few = {"steps": 12, "coarse_steps": 8}
+    quicken(patch, reconstruction.PRESETS, few, views=3, frames=4, texel_pixels=4.0)
+    quicken(patch, editing.PRESETS, {"steps": 4, "coarse_steps": 2}, key_frames=2)
     folder = tmp_path_factory.mktemp("portrait") / "portrait"
     list(pipeline.reconstruct(CLIP, folder, max_seconds=SECONDS))
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import shutil
@@ -16,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from media import frames_of
+from quick import quicken
 from threads import torch_threads
 
 from portraitgen import editing, pipeline, reconstruction
@@ -33,19 +34,11 @@ SECONDS = 0.6
 @pytest.fixture(scope="module", autouse=True)
 def few_steps() -> Iterator[None]:
     """The real code at a fraction of the preview's steps; what a fit reaches is tested elsewhere."""
-    patch = pytest.MonkeyPatch()
-    config = reconstruction.PRESETS["preview"]
-    fit = dataclasses.replace(config.fit, steps=12, coarse_steps=8)
-    patch.setitem(
-        reconstruction.PRESETS,
-        "preview",
-        dataclasses.replace(config, fit=fit, views=3, frames=8, texel_pixels=4.0),
-    )
-    edit = editing.PRESETS["preview"]
-    fit = dataclasses.replace(edit.fit, steps=8, coarse_steps=6)
-    patch.setitem(editing.PRESETS, "preview", dataclasses.replace(edit, key_frames=3, fit=fit))
-    yield
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        few = {"steps": 12, "coarse_steps": 8}
+        quicken(patch, reconstruction.PRESETS, few, views=3, frames=8, texel_pixels=4.0)
+        quicken(patch, editing.PRESETS, {"steps": 8, "coarse_steps": 6}, key_frames=3)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +46,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Progr
     folder = tmp_path_factory.mktemp("with a space and ümläut") / "portrait"
     steps = list(pipeline.reconstruct(CLIP, folder, max_seconds=SECONDS, holdout=0.2))
     return folder, steps
-
-
-def frames_of(path: Path) -> np.ndarray:
-    return np.stack(list(read_frames(path, probe(path))))
 
 
 def test_every_stage_runs_in_order_and_is_entered_with_its_seconds(finished: tuple[Path, list[Progress]]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from quick import quicken
 
 from portraitgen import pipeline, reconstruction
 from portraitgen.errors import InputError
@@ -19,14 +19,9 @@ CLIP = Path(__file__).parent.parent / "examples" / "portrait.mp4"
 @pytest.fixture(scope="module", autouse=True)
 def few_frames() -> Iterator[None]:
     """The real code at a fraction of the preview's steps, learning from so few frames that some are left in between."""
-    patch = pytest.MonkeyPatch()
-    config = reconstruction.PRESETS["preview"]
-    fit = dataclasses.replace(config.fit, steps=4, window=128)
-    patch.setitem(
-        reconstruction.PRESETS, "preview", dataclasses.replace(config, fit=fit, views=2, frames=3, texel_pixels=5.0)
-    )
-    yield
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        quicken(patch, reconstruction.PRESETS, {"steps": 4, "window": 128}, views=2, frames=3, texel_pixels=5.0)
+        yield
 
 
 def test_a_run_cut_off_after_the_fit_does_not_repeat_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 import smplx
 import synthetic_smplx
 import torch
+from quick import quicken
 from scipy.spatial import cKDTree
 from test_tracking import QUICK, Crop, degrees_apart, observe
 from torch import Tensor
@@ -329,10 +330,8 @@ def test_the_trackers_derivatives_are_those_of_its_residuals(body: SmplxBody, mo
 
 
 def test_a_clip_becomes_an_avatar_on_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = reconstruction.PRESETS["preview"]
-    fit = dataclasses.replace(config.fit, steps=4, coarse_steps=2)
-    few = dataclasses.replace(config, fit=fit, views=2, frames=4, texel_pixels=5.0)
-    monkeypatch.setitem(reconstruction.PRESETS, "preview", few)
+    few = {"steps": 4, "coarse_steps": 2}
+    quicken(monkeypatch, reconstruction.PRESETS, few, views=2, frames=4, texel_pixels=5.0)
     list(pipeline.reconstruct(CLIP, tmp_path / "portrait", body="smplx", max_seconds=0.3))
     portrait = Portrait.load(tmp_path / "portrait")
     assert portrait.settings.body == "smplx"

@@ -29,12 +29,12 @@ def test_refusals_of_the_shared_gpu_say_what_to_do(title: str, message: str, wor
 
 
 def test_costs_are_said_as_people_say_them() -> None:
-    told = wording.describe_cost(215, 105, cores=2, gpu=False, reserved=())
+    told = wording.describe_cost(215, 105, cores=2, gpu=False)
     assert "about 4 min to learn the clip, once, and 2 min for each edit" in told
-    assert "learned already" in wording.describe_cost(0, 42, cores=1, gpu=False, reserved=())
-    told = wording.describe_cost(215, 105, cores=2, gpu=True, reserved=(40, 25))
+    assert "learned already" in wording.describe_cost(0, 42, cores=1, gpu=False)
+    told = wording.describe_price((40, 25))
     assert "40 s to learn the clip, once, and 25 s for each edit" in told
-    assert "takes 25 s for each edit" in wording.describe_cost(0, 105, cores=2, gpu=True, reserved=(25,))
+    assert "takes 25 s for each edit" in wording.describe_price((25,))
     assert [wording.roughly(s) for s in (3, 42, 100, 7000)] == ["5 s", "40 s", "2 min", "1.9 h"]
 
 

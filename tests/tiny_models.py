@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from portraitgen import smirk
 from portraitgen.editors.fashn_model import Size, TryOnTransformer
 from portraitgen.editors.gatys import convolutions
+from portraitgen.editors.ic_light import OFFSETS
 
 CHAT = "{% for message in messages %}<|im_start|>{{ message['content'] }}<|im_end|>{% endfor %}"
 TINY = Size(height=96, width=72, features=64, heads=2, mixers=1, doubles=2, singles=2, axes=(8, 12, 12))
@@ -218,3 +219,13 @@ def write_smirk(path: Path, change: str = "") -> dict[str, torch.Tensor]:
         del stored[f"{prefix}encoder.conv_stem.weight"]
     torch.save(stored, path)
     return stored
+
+
+def write_all(folder: Path) -> None:
+    """The weights of every engine, tiny, each in the folder of its name."""
+    write_stable_diffusion(folder / "instruct-pix2pix")
+    write_stable_diffusion(folder / "realistic-vision", in_channels=4, variant=None)
+    write_offsets(folder / "realistic-vision", folder / "ic-light" / OFFSETS)
+    write_flux(folder / "flux2-klein")
+    write_vgg19(folder / "vgg19")
+    write_try_on(folder)
