@@ -28,7 +28,7 @@ from gradio.data_classes import FileData
 
 import page_endpoints as endpoints
 import page_handlers as handlers
-from page_browser import NOT_OWN, forget_in_browser, refuse_in_browser, wait_in_browser, wire_browser
+from page_browser import NOT_OWN, forget_in_browser, refuse_in_browser, update, wait_in_browser, wire_browser
 from page_notices import Arrivals, show_arrivals, show_prices
 from page_tabs import EXAMPLES, build_tabs, picture
 from page_theme import theme
@@ -224,9 +224,7 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
         for number, (go, (kind, (work, mine, optional))) in enumerate(zip(runs, wishes.items(), strict=True)):
             inputs = [clip, *mine, *settings, engine[kind], session, *optional, key_frames, guidance]
             jobs.append(go.click(work, inputs, shown, api_name=f"edit_{kind}", **HEAVY))
-            only = ", ".join(
-                f"{{__type__: 'update', visible: {'true' if i == number else '`hidden`'}}}" for i in range(len(KINDS))
-            )
+            only = ", ".join(update(visible=True if i == number else "hidden") for i in range(len(KINDS)))
             tabs[kind].select(None, None, runs, js=f"() => [{only}]", api_visibility="private")
             fresh = [*own[kind], strength, preset, background, seed, mark, again, behind, key_frames, guidance]
             values = json.dumps([getattr(place, "value", None) for place in fresh])

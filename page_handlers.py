@@ -267,7 +267,7 @@ def look_at(
         return
     learn, edit = clip_seconds(info.frame_count, preset, found.crop.size, finished_stages(job.portrait))
     # Of a shared GPU the price stands beside each engine: `page_notices.prices`.
-    cost = "" if shares_gpu() else describe_cost(learn, edit, cores=usable_cores(), gpu=has_gpu(), reserved=())
+    cost = "" if shares_gpu() else describe_cost(learn, edit, cores=usable_cores(), gpu=has_gpu())
     slower = HUB_ON_CPU if not has_gpu() and any(len(engines(kind)) > 1 for kind in ENGINES) else ""
     yield note(facts, rest, describe_face(found.seen, found.moments), cost, slower), found.picture
 

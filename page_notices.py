@@ -15,7 +15,7 @@ from portraitgen.errors import InputError
 from portraitgen.lending import PRICE, gpu_calls, gpu_seconds
 from portraitgen.sessions import Session, make_job
 from portraitgen.weights import Fetching
-from portraitgen.wording import describe_cost, describe_fetching, note
+from portraitgen.wording import describe_fetching, describe_price, note
 
 _EVERY = 2.0  # seconds between two looks of a page at what is being fetched
 
@@ -115,6 +115,6 @@ def prices(
         edit = replace(job, verb="edit", source=job.portrait, options={"request": request})
         warning = too_long(edit)
         reserved = [round(PRICE * gpu_seconds(call)) for call in gpu_calls(edit)]
-        cost = describe_cost(0, 0, cores=1, gpu=True, reserved=reserved)
+        cost = describe_price(reserved)
         told[kind] = note(warning, cost, bad=True) if warning else note(cost)
     return told

@@ -149,7 +149,7 @@ def inspect(arguments: argparse.Namespace) -> str:
     from .pipeline import resolve_device
 
     facts = describe_clip(info.width, info.height, info.duration, float(info.rate), info.has_audio, info.start)
-    cost = describe_cost(learn, edit, cores=usable_cores(), gpu=resolve_device("auto").type == "cuda", reserved=())
+    cost = describe_cost(learn, edit, cores=usable_cores(), gpu=resolve_device("auto").type == "cuda")
     return "\n".join([facts, describe_face(found.seen, found.moments), cost])
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
@@ -40,7 +39,7 @@ PLY_FIELDS = (
 
 def tags_of(portrait: Portrait) -> dict[str, str]:
     """`provenance` of what is made of a portrait today."""
-    return provenance(portrait.edit_requests(), datetime.now(timezone.utc).date())
+    return provenance(portrait.edit_requests())
 
 
 def write_packed(what: str, directory: Path, output: Path, *, device: str = "auto") -> Iterator[Progress]:

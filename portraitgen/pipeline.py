@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,7 +237,7 @@ def _edit_portrait(
         view="frame",
         background=behind,
         edit_scene=scene_edit([*earlier, *on_scene], where, behind.scene),
-        metadata=provenance([*earlier, request], datetime.now(timezone.utc).date()),
+        metadata=provenance([*earlier, request]),
         mark=EDITED if mark else "",
     )
     portrait.stages["edit"] = round(fitting_seconds, 3)
@@ -335,7 +334,7 @@ def render(
         background=behind,
         viewmats=viewmats,
         edit_scene=change,
-        metadata=provenance(done, datetime.now(timezone.utc).date()),
+        metadata=provenance(done),
         mark=(EDITED if done else RENDERED) if mark else "",
     )
     yield Progress("render", 1.0, f"Wrote {output}", notes=tuple(portrait.notes))

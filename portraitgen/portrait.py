@@ -6,6 +6,7 @@ killed at, the next one goes on after the last stage that is entered there.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -232,7 +233,14 @@ def _linked(source: str, target: str) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, read in pieces."""
+    """Hash of a file's bytes; those of a file that has not changed are read once."""
+    facts = path.stat()
+    return _sha256(path, facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """The same, for a file of this size that was changed at this time; read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):

@@ -10,7 +10,7 @@ import functools
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import quoteattr
 
@@ -32,17 +32,18 @@ _XMP_BOX = bytes.fromhex(
 _OPACITY = 0.75
 
 
-def provenance(edits: Sequence[EditRequest], day: date, *, with_text: bool = False) -> dict[str, str]:
+def provenance(edits: Sequence[EditRequest], day: date | None = None, *, with_text: bool = False) -> dict[str, str]:
     """Tags for `write_video`: what was done to a clip, with what, and on which day.
 
     Args:
         edits: what was done, one after the other, with engines settled; empty for a clip that is only rendered again.
-        day: in UTC.
+        day: in UTC; today if None.
         with_text: also tell the instructions, which may say more about a person than they wish to show.
 
     Returns:
         ``comment``, one line for a person; ``description``, the same facts as JSON; ``date``; and `SOURCE_TYPE`, IPTC's address for it.
     """
+    day = day or datetime.now(timezone.utc).date()
     source_type = _VOCABULARY + ("compositeWithTrainedAlgorithmicMedia" if edits else "compositeSynthetic")
     done = [{"edit": edit.kind, "engine": edit.engine} for edit in edits]
     if with_text:

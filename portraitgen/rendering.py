@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .body import LABELS
+from .editors.colour import smoothstep
 from .fitting import Fitted
 from .initialization import project
 from .portrait import Portrait
@@ -95,8 +96,7 @@ def fade_cut(portrait: Portrait, fitted: Fitted, K: Tensor) -> None:
     inside = torch.from_numpy(portrait.crop.inside(portrait.clip.width, portrait.clip.height))
     columns, rows = inside.any(0).nonzero()[:, 0], inside.any(1).nonzero()[:, 0]
     room = torch.stack([xy[:, 0] - columns[0], columns[-1] + 1 - xy[:, 0], rows[-1] + 1 - xy[:, 1]]).amin(0)
-    weight = (room / (_FADE * portrait.crop.size)).clamp(0, 1)
-    weight = weight**2 * (3 - 2 * weight)
+    weight = smoothstep(0.0, _FADE * portrait.crop.size, room)
     avatar.opacity_logits.copy_((avatar.opacity_logits.sigmoid() * weight).clamp(1e-6, 1 - 1e-6).logit())
 
 

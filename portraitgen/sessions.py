@@ -252,8 +252,20 @@ def make_job(
     start, max_seconds = number(start, "start"), number(max_seconds, "length to use")
     check_uploads("clip", clip)
     info = info or probe(Path(clip), start=start, max_seconds=max_seconds)
-    portrait = Path(session.folder) / f"{file_sha256(Path(clip))[:16]}-{preset}-{info.start:.4f}-{max_seconds:g}"
-    return Job(Path(clip), portrait, preset, float(max_seconds), frame_count=info.frame_count, start=info.start)
+    name = _portrait_name(file_sha256(Path(clip))[:16], preset, info.start, max_seconds)
+    return Job(
+        Path(clip),
+        Path(session.folder) / name,
+        preset,
+        float(max_seconds),
+        frame_count=info.frame_count,
+        start=info.start,
+    )
+
+
+def _portrait_name(clip: str, preset: str, start: float, max_seconds: float) -> str:
+    """What the portrait of a part of a clip is called, by the beginning of the clip's hash; `learned_with` reads it."""
+    return f"{clip}-{preset}-{start:.4f}-{max_seconds:g}"
 
 
 def learned_before(session: Session, clip: Path) -> tuple[str, float, float] | None:
@@ -267,7 +279,7 @@ def learned_before(session: Session, clip: Path) -> tuple[str, float, float] | N
 
 
 def learned_with(portrait: Path) -> tuple[str, float, float]:
-    """Preset, start and length that the portrait of a clip was learned with, as `make_job` names it."""
+    """Preset, start and length that the portrait of a clip was learned with, by its `_portrait_name`."""
     _, preset, start, max_seconds = portrait.name.split("-")
     return preset, float(start), float(max_seconds)
 
@@ -330,7 +342,7 @@ def _belongs(row: Result, job: Job) -> bool:
     """Whether an edit is of the part of a clip that a job asks for, in its quality."""
     learned = Path(row.learned)
     # An edit of an edit may have been asked for in another quality than its clip was learned in.
-    asked = learned.with_name(learned.name.replace(f"-{learned_with(learned)[0]}-", f"-{row.preset}-"))
+    asked = learned.with_name(_portrait_name(learned.name.split("-")[0], row.preset, *learned_with(learned)[1:]))
     return job.portrait in (learned, asked)
 
 

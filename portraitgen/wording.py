@@ -237,17 +237,19 @@ def took_over(kind: str) -> str:
     return f"{ENGINE_NAMES[kind]} took over."
 
 
-def describe_cost(learn: float, edit: float, *, cores: int, gpu: bool, reserved: Sequence[int]) -> str:
+def describe_price(reserved: Sequence[int]) -> str:
+    """What an edit takes of a visitor's share: ``reserved`` seconds for each call of a shared GPU, for the edit last."""
+    once = f" {sum(reserved[:-1])} s to learn the clip, once, and" if reserved[1:] else ""
+    return f"Of your share of GPU time this takes{once} {reserved[-1]} s for each edit."
+
+
+def describe_cost(learn: float, edit: float, *, cores: int, gpu: bool) -> str:
     """What an edit of the clip will take.
 
     Args:
         learn, edit: seconds on this machine's CPU, to learn the clip and for each edit.
         gpu: whether there is a GPU, which is faster than that.
-        reserved: seconds of a visitor's share that each call of a shared GPU takes, for the edit last; empty if it is not shared.
     """
-    if reserved:
-        once = f" {sum(reserved[:-1])} s to learn the clip, once, and" if reserved[1:] else ""
-        return f"Of your share of GPU time this takes{once} {reserved[-1]} s for each edit."
     if gpu:
         return "It is worked on by this machine's GPU."
     processor = f"this machine's {cores} CPU cores" if cores > 1 else "this machine's one CPU core"

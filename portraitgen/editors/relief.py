@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from ..body import LABELS
 from . import EditBatch
 from .colour import smoothstep
+from .layers import known_parts
 from .surface import blur, gradient, lightness, masked_blur, normalise, pixels, region, slope, unit
 
 GRID = 128  # cells down the height field; hair and cloth have no finer shape than that
@@ -77,8 +77,7 @@ def _mesh(batch: EditBatch) -> tuple[Tensor, Tensor, Tensor]:
     fine = masked_blur(batch.normals * flip, solid + 1e-4 * inside, max(0.7, 1.1 * scale))
     mesh = torch.lerp(fine, filled, blur(hole, 1.5 * scale))
     # no ear has the mesh's folds: a hollow of theirs would be a black hole beside the ear's own
-    ears = (batch.parts == LABELS.index("ears")).to(batch.source)
-    mesh = normalise(torch.lerp(mesh, filled, blur(ears, 2 * scale)))
+    mesh = normalise(torch.lerp(mesh, filled, blur(known_parts(batch, ("ears",)), 2 * scale)))
     covered = blur(region(batch, "hair"), 3 * scale) + 0.75 * blur(region(batch, "clothes"), 3 * scale)
     near_edge = blur(inside, 5 * scale)
     return mesh, inside, inside * smoothstep(0.5, 0.95, near_edge) * (1 - covered).clamp(0, 1)
