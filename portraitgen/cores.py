@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -31,3 +33,19 @@ def _quota(cgroups: Path) -> float:
         except (OSError, ValueError, ZeroDivisionError):
             continue
     return math.inf
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Torch's operations use no threads of their own meanwhile, neither here nor in threads that start meanwhile.
+
+    For work that is shared out to threads as a whole: threads within threads wait for each other on cores that are all taken.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

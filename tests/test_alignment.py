@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +93,42 @@ def test_the_result_does_not_depend_on_the_number_of_threads(truth: tuple[Fitted
                 pass
         results.append(fitted.poses.nodes.clone())
     torch.testing.assert_close(*results, atol=1e-5, rtol=0)
+
+
+def test_each_frame_has_one_thread_and_torch_has_its_own_back_afterwards(
+    truth: tuple[Fitted, TrainingFrames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, data = truth
+    during = []
+    look = Alignment._look
+
+    def watched(*arguments: Any) -> Any:
+        during.append((threading.current_thread().name, torch.get_num_threads()))
+        return look(*arguments)
+
+    monkeypatch.setattr(Alignment, "_look", watched)
+    with torch_threads(2):
+        for _ in align_frames(misplaced(original), data, data.pictures(range(FRAMES)), 1, seed=0):
+            pass
+        left = align_frames(misplaced(original), data, data.pictures(range(FRAMES)), 1, seed=0)
+        next(left)
+        left.close()
+        assert torch.get_num_threads() == 2
+    assert {threads for _, threads in during} == {1}
+    assert all(name.startswith("align") for name, _ in during)
+
+
+def test_the_blocks_of_the_normal_equations_are_those_of_the_whole_product() -> None:
+    generator = torch.Generator().manual_seed(0)
+    body = torch.randn(5, 7, 2, generator=generator)
+    across, down = torch.randn(2, 3, 7, generator=generator)
+    moved, weight = torch.randn(7, 2, generator=generator), torch.rand(7, generator=generator)
+    nothing = torch.zeros_like(across)
+    whole = torch.cat([body, torch.stack([across, nothing], -1), torch.stack([nothing, down], -1)]).flatten(1)
+    weights = weight.repeat_interleave(2)
+    matrix, right = alignment._normal_equations(body, across, down, moved, weight)
+    torch.testing.assert_close(matrix, (whole * weights) @ whole.T)
+    torch.testing.assert_close(right, whole @ (weights * moved.flatten()))
 
 
 def test_with_a_gpu_several_frames_are_worked_on_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
