@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .avatar import on_surface, triangle_frames
 from .body import BodyParameters
-from .cores import one_thread_each, usable_cores
+from .cores import threads_shared_by, usable_cores
 from .fitting import Fitted
 from .frames import TrainingFrames
 from .initialization import DEPTH_TOLERANCE, project
@@ -275,7 +275,7 @@ def align_frames(
         assert alignment is not None
         alignment.align(picture[0], picture[1].float() / 255, picture[2].float() / 255, iterations)
 
-    with one_thread_each(), ThreadPoolExecutor(workers, "align") as pool:
+    with threads_shared_by(workers), ThreadPoolExecutor(workers, "align") as pool:
         while chunk := list(itertools.islice(stream, workers)):
             breathe()
             alignment = alignment or Alignment(fitted, data.K, data.inside, seed)

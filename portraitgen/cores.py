@@ -36,15 +36,15 @@ def _quota(cgroups: Path) -> float:
 
 
 @contextmanager
-def one_thread_each() -> Iterator[None]:
-    """Torch's operations use no threads of their own meanwhile, neither here nor in threads that start meanwhile.
+def threads_shared_by(workers: int) -> Iterator[None]:
+    """Torch's operations use an equal share of its threads meanwhile, here and in threads that start meanwhile.
 
-    For work that is shared out to threads as a whole: threads within threads wait for each other on cores that are all taken.
+    For work that is shared out to ``workers`` threads as a whole: threads within threads wait for each other on cores that are all taken.
     """
     import torch
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(max(1, threads // workers))
     try:
         yield
     finally:

@@ -40,6 +40,12 @@ class Batch:
     Ks: Tensor
     inside: Tensor
 
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, part: slice) -> Batch:
+        return Batch(self.frames[part], self.image[part], self.alpha[part], self.Ks[part], self.inside[part])
+
 
 @dataclass
 class TrainingFrames:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from typing import Any
 
 import pytest
 import torch
+from threads import torch_threads
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
@@ -141,6 +143,39 @@ def test_same_seed_same_result(truth: tuple[Fitted, TrainingFrames]) -> None:
     assert torch.equal(*results)
 
 
+def test_pictures_in_threads_of_their_own_give_the_gradients_of_the_whole_batch(
+    truth: tuple[Fitted, TrainingFrames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, data = truth
+    found, seen = [], []
+    picture_loss = fitting._picture_loss
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        seen.append((threading.current_thread().name.partition("_")[0], torch.get_num_threads(), len(arguments[1])))
+        return picture_loss(*arguments)
+
+    monkeypatch.setattr(fitting, "_picture_loss", watched)
+    for threads in (1, 2, 4):
+        torch.manual_seed(3)
+        fitted = make_fitted()
+        with torch.no_grad():
+            fitted.renderer.leave.weight.normal_(0, 0.1)  # type: ignore[operator]
+        config = FitConfig(steps=1, coarse_steps=0, batch=3, window=32, perceptual=0.1, perceptual_start=0.0)
+        with torch_threads(threads):
+            steps = fit(fitted, data, config, seed=5, perceptual=PerceptualLoss())
+            _, loss = next(steps)
+            assert torch.get_num_threads() == threads
+        parameters = [*fitted.avatar.parameters(), *fitted.renderer.parameters()]
+        found.append((loss, [parameter.grad for parameter in parameters]))
+    assert seen[0] == ("MainThread", 1, 3)
+    assert sorted(seen[1:3]) == [("fit", 1, 1), ("fit", 1, 2)]  # in whichever order they began
+    assert seen[3:] == [("fit", 1, 1)] * 3
+    for loss, gradients in found[1:]:
+        torch.testing.assert_close(loss, found[0][0])
+        for ours, whole in zip(gradients, found[0][1], strict=True):
+            torch.testing.assert_close(ours, whole, rtol=1e-3, atol=1e-3 * float(whole.abs().max()))
+
+
 class NoResults(TorchDispatchMode):
     """Refuses what would wait for a GPU's results: their values, or shapes that depend on them."""
 
@@ -197,11 +232,12 @@ def test_no_step_waits_for_a_gpu_but_in_the_rasteriser(
     monkeypatch.setattr(renderer, "rasterize", apart(real_rasterize))
     monkeypatch.setattr(torch.optim.Adam, "step", apart(real_step))  # counts its steps on the CPU everywhere
     config = FitConfig(steps=6, coarse_steps=2, batch=2, window=32, perceptual=0.1, perceptual_start=0.5)
-    steps = fit(make_fitted(), data, config, seed=5, perceptual=PerceptualLoss())
-    next(steps)  # prepares
-    assert data.cells.shape == (FRAMES, 256)
-    with NoTransfers([data.frames, data.images, data.alphas], arrived), NoResults():
-        assert len(list(steps)) == 5
+    with torch_threads(1):  # all in this thread, as with a GPU, which is the one that is watched
+        steps = fit(make_fitted(), data, config, seed=5, perceptual=PerceptualLoss())
+        next(steps)  # prepares
+        assert data.cells.shape == (FRAMES, 256)
+        with NoTransfers([data.frames, data.images, data.alphas], arrived), NoResults():
+            assert len(list(steps)) == 5
     assert len(arrived) > 5
 
 
