@@ -2,7 +2,7 @@
 
 Optical flow from the avatar's render to the frame says, for every visible Gaussian, how far it lies beside its place in the picture. One
 regularised least-squares step moves joints, facial actions and the nodes of `poses` there (Gauss-Newton with the flow in place of a colour
-gradient, which sees only a pixel far). What is left between the colours of both is the camera's gain. A frame is placed in two or three
+gradient, which sees only a pixel far). What is left between the colours of both is the camera's gain. A frame is placed in one to three
 renders without any backward pass, where refinement by gradient descent takes dozens; appearance learned on aligned frames is sharp.
 """
 
@@ -35,6 +35,7 @@ _GRADIENT = 30.0  # squared grey levels per pixel at which a place is half trust
 _DIFFERENCE = 12.0  # grey levels that the moved render may differ by before it is half trusted
 _FAR = 8.0  # pixels of motion that are half trusted
 _NOISE = 0.5  # pixels
+_SETTLED = 0.75  # pixels found left by a look after which another one changes next to nothing
 _STEP = 0.03  # of the finite differences, standard deviations
 _INDEPENDENT = 300.0  # how many independent measurements the points are worth, however many there are
 _OPAQUE = 0.3
@@ -88,22 +89,23 @@ class Alignment:
         self.influence = influence.sum(1) * self.config.node  # [P, K]
 
     @torch.no_grad()
-    def align(self, frame: int, image: Tensor, alpha: Tensor, iterations: int) -> float:
+    def align(self, frame: int, image: Tensor, alpha: Tensor, looks: int) -> float:
         """Align one frame of the clip.
 
         Args:
             frame: its index.
             image: straight foreground colour ``[3, S, S]`` in [0, 1].
             alpha: ``[1, S, S]``.
+            looks: at most so many renders; fewer where the frame is in place before.
 
         Returns:
-            Motion that was left when the last iteration looked, in pixels of the working image; 0 where nothing could be seen.
+            Motion that the last look found left, in pixels of the working image; 0 where nothing could be seen.
         """
         image, alpha = _shrunk(image * alpha), _shrunk(alpha)
         target = _gray(image, alpha[0])
         where = torch.tensor([frame], device=self.K.device)
         derivatives, left = self._derivatives(where), 0.0
-        for _ in range(iterations):
+        for _ in range(looks):
             places, moved, trust = self._look(where, image, alpha, target)
             weight = trust / (1 + (moved.norm(dim=1) / _FAR) ** 2)
             left = _SHRINK * float((trust * moved.norm(dim=1)).sum() / trust.sum().clamp_min(1e-6))
@@ -113,6 +115,8 @@ class Alignment:
             right -= self._corrections(frame) / self.sigma
             factor = torch.linalg.cholesky(matrix)
             self._move(frame, self.sigma * torch.cholesky_solve(right[:, None], factor)[:, 0])
+            if left < _SETTLED:
+                break
         return left
 
     def _look(
@@ -250,7 +254,7 @@ def _normal_equations(
 
 
 def align_frames(
-    fitted: Fitted, data: TrainingFrames, pictures: Iterable[tuple[int, Tensor, Tensor]], iterations: int, seed: int
+    fitted: Fitted, data: TrainingFrames, pictures: Iterable[tuple[int, Tensor, Tensor]], looks: int, seed: int
 ) -> Iterator[int]:
     """Align frames of the clip with the avatar as it is; yields how many are done after each.
 
@@ -265,7 +269,7 @@ def align_frames(
         data: the clip's camera, and which pixels show its frames.
         pictures: index of the frame, straight foreground colour ``[3, S, S]`` and alpha ``[1, S, S]``, uint8 on the device of ``data``.
             A stream, of which only the frames in work are held.
-        iterations: renders of each frame.
+        looks: at most so many renders of each frame.
         seed: of the choice of Gaussians.
     """
     workers = _at_once(data.K.device)
@@ -273,7 +277,7 @@ def align_frames(
 
     def work(picture: tuple[int, Tensor, Tensor]) -> None:
         assert alignment is not None
-        alignment.align(picture[0], picture[1].float() / 255, picture[2].float() / 255, iterations)
+        alignment.align(picture[0], picture[1].float() / 255, picture[2].float() / 255, looks)
 
     with threads_shared_by(workers), ThreadPoolExecutor(workers, "align") as pool:
         while chunk := list(itertools.islice(stream, workers)):

@@ -36,7 +36,8 @@ from .tracking import Tracking
 _AVATAR = "avatar.safetensors"
 _UNFINISHED = "fitted.safetensors"  # the same before the frames in between are aligned; gone once they are
 _PREVIEWS = 12
-_ITERATIONS = 2  # of the alignment of a frame each time; a third changes nothing
+# Looks at a frame: with what the frames' own colours show, where a third follows its faults, and with what is learned.
+_FIRST_LOOKS, _LATER_LOOKS = 2, 3
 
 
 @dataclass(frozen=True)
@@ -200,11 +201,11 @@ def _learn(
     views = data.select(chosen)
     hair = load_hair(portrait, views.frames)
     fitted = _start(body, Poses.start(body, tracked), views, hair, config)
-    for _ in align_frames(fitted, data, data.pictures(chosen.tolist()), _ITERATIONS, seed):
+    for _ in align_frames(fitted, data, data.pictures(chosen.tolist()), _FIRST_LOOKS, seed):
         yield news(0.05, "Placing Gaussians on the body")
     # The views now agree with one another, so that what they build anew has no double edges.
     fitted = _start(body, fitted.poses, views, hair, config)
-    for done in align_frames(fitted, data, data.pictures(range(len(data))), _ITERATIONS, seed):
+    for done in align_frames(fitted, data, data.pictures(range(len(data))), _FIRST_LOOKS, seed):
         message = f"Aligning the body with the pictures, frame {done} of {len(data)}"
         yield news(0.06 + 0.18 * done / len(data), message)
     fitted = _start(body, fitted.poses, views, hair, config)
@@ -219,8 +220,7 @@ def _learn(
         yield news(0.24 + 0.76 * (step + 1) / steps, message, picture)
         if step + 1 in realigned:
             # Once more in the end: what is left of a frame's misplacement trembles from frame to frame, which strong edits show.
-            last = step + 1 == steps
-            for done in align_frames(fitted, data, data.pictures(range(len(data))), _ITERATIONS if last else 1, seed):
+            for done in align_frames(fitted, data, data.pictures(range(len(data))), _LATER_LOOKS, seed):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield news(0.24 + 0.76 * (step + 1) / steps, again)
     return fitted, data.select(torch.tensor([len(data) // 2]))
@@ -253,7 +253,7 @@ def _align_rest(
         if number in wanted
     )
     moved = ((number, image.to(device), alpha.to(device)) for number, image, alpha in pictures)
-    yield from align_frames(fitted, data, moved, _ITERATIONS, seed)
+    yield from align_frames(fitted, data, moved, _LATER_LOOKS, seed)
 
 
 @torch.no_grad()

@@ -225,6 +225,32 @@ def test_a_frame_in_place_stays_there(truth: tuple[Fitted, TrainingFrames]) -> N
     assert min(quality(fitted, data)) > 27, "from 40 dB and more: the pattern is far finer than a face"
 
 
+def test_a_frame_gets_no_more_looks_than_it_needs(
+    truth: tuple[Fitted, TrainingFrames], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, data = truth
+    looks, look = [0], Alignment._look
+
+    def counted(*arguments: Any) -> Any:
+        looks[0] += 1
+        return look(*arguments)
+
+    monkeypatch.setattr(Alignment, "_look", counted)
+    counts, found = [], []
+    for shift in (0.0, 0.004, 0.02):  # metres: none, 4 and 20 pixels
+        fitted = Fitted(
+            original.body, original.avatar, original.renderer, Poses.start(original.body, toy_parameters(FRAMES))
+        )
+        fitted.poses.refined.translation[:, 0] += shift
+        looks[0] = 0
+        found.append(
+            Alignment(fitted, data.K, data.inside, seed=0).align(0, data.images[0] / 255, data.alphas[0] / 255, 3)
+        )
+        counts.append(looks[0])
+    assert 1 == counts[0] < counts[1] <= counts[2] <= 3
+    assert max(found) < 0.75
+
+
 def test_what_lies_beyond_the_clips_frame_moves_nothing(truth: tuple[Fitted, TrainingFrames]) -> None:
     """There the frame's edge is repeated, whatever the person does."""
     original, data = truth
@@ -252,7 +278,7 @@ def test_a_camera_that_adjusts_itself_is_followed(truth: tuple[Fitted, TrainingF
     gains = torch.tensor([[1.0, 1.0, 1.0], [0.75, 0.8, 0.7], [1.08, 1.1, 1.05], [1.004, 0.997, 1.003]])
     taken = data.replaced((data.images * gains[..., None, None]).round().clamp(0, 255).byte())
     fitted = misplaced(original)
-    for _ in range(2):
+    for _ in range(6):  # one look each, once the frames are in place
         for _ in align_frames(fitted, data, taken.pictures(range(FRAMES)), 3, seed=0):
             pass
     assert fitted.poses.gain(torch.arange(3)).numpy() == pytest.approx(gains[:3].numpy(), abs=0.03)
