@@ -56,7 +56,7 @@ class EditingConfig:
 
 
 _EDIT_FIT = FitConfig(
-    steps=260, coarse_steps=60, feature_rate=1.5e-2, opacity_rate=1e-2, scale_rate=3e-3, offset_rate=1e-4
+    steps=140, coarse_steps=30, batch=2, feature_rate=1.5e-2, opacity_rate=1e-2, scale_rate=3e-3, offset_rate=1e-4
 )
 
 PRESETS: dict[str, EditingConfig] = {
