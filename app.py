@@ -173,7 +173,8 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
                     label=LABELS["preview"], interactive=False, height=350, elem_id="preview", buttons=[]
                 )
                 player = gr.HTML(EMPTY, padding=False, elem_id="player")
-                result = gr.Video(interactive=False, visible="hidden", elem_id="result")
+                result = gr.Video(interactive=False, visible="hidden", elem_id="result")  # of a job, for programs
+                pair = gr.File(visible="hidden", file_count="multiple", elem_id="pair")
                 made = gr.File(visible="hidden", elem_id="made")
                 views = gr.File(visible="hidden", elem_id="views")
                 with gr.Row(elem_id="after"):
@@ -210,7 +211,7 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
         settings = [strength, preset, background, seed, start, max_seconds, mark, again]
         # Before each job's own event and in the browser itself, for the queue says nothing while a job waits in it.
         for button in starters:
-            button.click(None, [clip, again], [status, *starters, stop], js=wait_in_browser(), api_visibility="private")
+            button.click(None, None, [status, *starters, stop], js=wait_in_browser(), api_visibility="private")
         wishes: dict[str, tuple[Callable[..., Any], list[Any], list[Any]]] = {
             "text": (endpoints.edit_text, own["text"], [behind]),
             "style": (endpoints.edit_style, own["style"], [behind]),
@@ -237,18 +238,17 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
         stopping = stop.click(lambda: note(STOPPING), None, status, cancels=jobs, queue=False, **QUIET)
         stopping.then(handlers.stopped, session, shown[:-1], queue=False, **QUIET)
         owned = [again, more, onward]
-        belongings = [visit, earlier, *owned]
+        belongings = [visit, earlier, pair, *owned]
         for job in jobs:
             job.failure(None, status, [status, *starters, stop], js=refuse_in_browser(), api_visibility="private")
             job.then(handlers.after, session, belongings, queue=False, **QUIET)
-        brought = [session, clip, start, max_seconds, preset, result, status, *owned]
-        earlier.select(None, None, None, js="() => portraitgen.together()", api_visibility="private")
+        brought = [session, clip, start, max_seconds, preset, pair, status, *owned]
+        earlier.select(None, None, None, js="() => portraitgen.elsewhere()", api_visibility="private")
         earlier.select(handlers.pick, session, brought, queue=False, **QUIET)
-        wire_browser(clip, result, player, made, views, table, onward, again, too_large, about)
-        for trigger in forget_in_browser(clip, learn, result, views, status, owned):
+        wire_browser(pair, player, download, made, views, table, onward, again, too_large, about)
+        for trigger in forget_in_browser(clip, learn, pair, views, status, owned):
             trigger(handlers.forget, session, session, queue=False, **QUIET)
-        result.change(lambda path: gr.DownloadButton(value=path, visible=bool(path)), result, download, **QUIET)
-        demo.load(handlers.resume, visit, [session, clip, result, status, *belongings], queue=False, **QUIET)
+        demo.load(handlers.resume, visit, [session, clip, status, *belongings], queue=False, **QUIET)
         show_arrivals(demo, arrivals or Arrivals(), arriving, engine)
         # One after the other, so that what was asked last is answered last.
         now: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_id": "look", "concurrency_limit": 1, **QUIET}
@@ -274,15 +274,15 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
             for row in stored_examples():
                 form = own[row["kind"]][0]
                 wish = at_hand(form, row["picture"]) if row["kind"] in ("style", "tryon") else row["text"]
-                films = at_hand(clip, row["clip"]), at_hand(result, row["result"])
-                answer = json.dumps([films[0], wish, films[1], note(row["name"], STORED)])
+                films = [at_hand(place, row[name]) for place, name in ((clip, "clip"), (pair, "result"))]
+                answer = json.dumps([films[0], wish, films, note(row["name"], STORED)])
                 # The tab is no output of that event: gradio 6.31 does not draw tabs that are one.
                 show = (
-                    f"() => {{ portraitgen.together(); portraitgen.choose('kinds', {KINDS.index(row['kind'])});"
+                    f"() => {{ portraitgen.elsewhere(); portraitgen.choose('kinds', {KINDS.index(row['kind'])});"
                     f" return [...portraitgen.found({answer}), {NOT_OWN}] }}"
                 )
                 button = gr.Button(row["name"].capitalize(), icon=row["poster"], size="sm", min_width=80)
-                button.click(None, None, [clip, form, result, status, *owned], js=show, api_visibility="private")
+                button.click(None, None, [clip, form, pair, status, *owned], js=show, api_visibility="private")
                 button.click(handlers.forget, session, session, queue=False, **QUIET)
     return demo.queue(max_size=20)
 

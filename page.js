@@ -9,12 +9,13 @@ window.portraitgen = (() => {
     const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
     const calm = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-    // The clip that the latest job was started with: the visitor may have chosen another one when its result comes.
-    let begun = null;
-    const begin = (clip, again) => {
-        if (!again || !begun) begun = clip;
+    // Whether the visitor looks at what the latest job was begun with: its turntable belongs to nothing else.
+    let stayed = true;
+    const begin = () => {
+        stayed = true;
         reveal("status");
     };
+    const elsewhere = () => { stayed = false; };
     // Why the server did not take a job: gradio tells its listeners only that it failed.
     let full = false;
     const ask = window.fetch;
@@ -24,13 +25,15 @@ window.portraitgen = (() => {
         return answer;
     };
     const refused = (shown, words) => (shown === words.waiting ? (full ? words.full : words.other) : shown);
-    const together = () => { begun = null; }; // clip and result come at once
-    const turned = (result) => /\/turned-[^/]*$/.test(address(result));
+    const turned = (pair) => /\/turned-[^/]*$/.test(address(pair?.at(-1)));
+    const both = (pair) => (pair ?? []).map(address).join(" ");
+    let drawn = "";
+    const same = (pair) => both(pair) === drawn; // told again after a job that changed neither
 
-    const player = (clip, result, words) => {
-        const after = address(result);
+    const player = (pair, words) => {
+        drawn = both(pair);
+        const [after, before] = (pair ?? []).map(address).reverse();
         if (!after) return `<p class="empty">${words.empty}</p>`;
-        const before = address(begun || clip);
         const from = after.match(/-from-([\d.]+)\.\w+$/)?.[1] || 0; // where in the clip the result begins
         const name = `show-${Date.now()}`;
         const modes = before ? ["wipe", "side", "result"] : ["result"];
@@ -57,7 +60,7 @@ window.portraitgen = (() => {
 
     const turntable = (strip, count, words) => {
         const file = address(strip);
-        if (!file) return "";
+        if (!file || !stayed) return "";
         return `<figure class="turntable"><div class="views" role="img" aria-label="${words.views}"
             style="background-image: url('${escaped(encodeURI(decodeURI(file)))}'); background-size: ${count * 100}% 100%"></div>
             <input class="turn" type="range" min="0" max="${count - 1}" value="${(count - 1) / 2}" aria-label="${words.turn}"></figure>`;
@@ -78,7 +81,8 @@ window.portraitgen = (() => {
     const found = (values) => {
         // Files that gradio's own answers would bring an address along for.
         const { root, api_prefix } = window.gradio_config;
-        return values.map((value) => (value.path ? { ...value, url: `${root}${api_prefix}/file=${value.path}` } : value));
+        const at = (value) => (value.path ? { ...value, url: `${root}${api_prefix}/file=${value.path}` } : value);
+        return values.map((value) => (Array.isArray(value) ? value.map(at) : at(value)));
     };
 
     const moment = (id) => Math.round(10 * (document.querySelector(`#${id} video`)?.currentTime || 0)) / 10;
@@ -184,5 +188,5 @@ window.portraitgen = (() => {
             shown(own);
         }, true);
     }
-    return { begin, refused, together, turned, player, turntable, save, reveal, found, moment, within, choose };
+    return { begin, refused, elsewhere, turned, same, player, turntable, save, reveal, found, moment, within, choose };
 })();

@@ -22,9 +22,7 @@ def buttons(running: bool) -> str:
 
 def wait_in_browser() -> str:
     """JavaScript that shows at once that a job waits, and lets it be stopped."""
-    return (
-        f"(clip, again) => {{ portraitgen.begin(clip, again); return [{json.dumps(note(WAITING))}, {buttons(True)}] }}"
-    )
+    return f"() => {{ portraitgen.begin(); return [{json.dumps(note(WAITING))}, {buttons(True)}] }}"
 
 
 def refuse_in_browser() -> str:
@@ -36,21 +34,21 @@ def refuse_in_browser() -> str:
 NOT_OWN = f"{update(value=False, visible=False)}, {update(visible=False)}, {update(visible=False)}"  # of `mine`
 
 
-def forget_in_browser(clip: Any, learn: Any, result: Any, views: Any, status: Any, owned: list[Any]) -> tuple[Any, ...]:
+def forget_in_browser(clip: Any, learn: Any, pair: Any, views: Any, status: Any, owned: list[Any]) -> tuple[Any, ...]:
     """Put a result away that is of the clip before, and what can be done with it; returns the events at which the server forgets it too."""
     chosen = clip.input, clip.stop_recording
     for trigger in chosen:
-        emptied = f"() => [null, null, '', {NOT_OWN}]"
-        trigger(None, None, [result, views, status, *owned], js=emptied, api_visibility="private")
+        emptied = f"() => {{ portraitgen.elsewhere(); return [null, null, '', {NOT_OWN}] }}"
+        trigger(None, None, [pair, views, status, *owned], js=emptied, api_visibility="private")
     # The clip may be learned anew, in another quality.
-    learn.click(None, result, views, js=f"(shown) => shown ? {update()} : null", api_visibility="private")
+    learn.click(None, pair, views, js=f"(shown) => shown?.length ? {update()} : null", api_visibility="private")
     return chosen
 
 
 def wire_browser(
-    clip: Any,
-    result: Any,
+    pair: Any,
     player: Any,
+    download: Any,
     made: Any,
     views: Any,
     table: Any,
@@ -62,8 +60,11 @@ def wire_browser(
     """What happens in the browser alone, by page.js: the player, the turntable, saving a file, going on from a result, refusing a file."""
     words = json.dumps(PLAYER)
     # Views of the result before go, but not where one of them was rendered large.
-    show = f"(a, b) => [portraitgen.player(a, b, {words}), portraitgen.turned(b) ? {update()} : null]"
-    result.change(None, [clip, result], [player, views], js=show, api_visibility="private")
+    taken = "{ ...$, value: pair?.at(-1) ?? null, visible: Boolean(pair?.length) }".replace("$", update())
+    views_too = f"portraitgen.turned(pair) ? {update()} : null"
+    anew = f"[portraitgen.player(pair, {words}), {taken}, {views_too}]"
+    show = f"(pair) => portraitgen.same(pair) ? [{', '.join([update()] * 3)}] : {anew}"
+    pair.change(None, pair, [player, download, views], js=show, api_visibility="private")
     views.change(
         None, views, table, js=f"(strip) => portraitgen.turntable(strip, {VIEWS}, {words})", api_visibility="private"
     )

@@ -27,20 +27,24 @@ from portraitgen.heap import trim
 from portraitgen.lending import LONGEST, gpu_calls, gpu_seconds, longest_call, ways_to_fit
 from portraitgen.limits import MAX_START
 from portraitgen.progress import Progress
+from portraitgen.results import conclude
 from portraitgen.sessions import (
     PACKED,
     Job,
     Session,
     check_uploads,
-    finish_edit,
+    count_overruns,
     history,
     learned_before,
     learned_with,
     make_export,
     make_job,
     open_session,
+    overruns,
     resume_session,
+    show,
     shown,
+    source_of,
     touch,
 )
 from portraitgen.storage import explain_os_error
@@ -71,6 +75,7 @@ from portraitgen.wording import (
     note,
 )
 
+SHOWN = ("reconstruct", "edit", "render")  # what these jobs make is shown; of the others come files beside it
 STARTERS = 11  # buttons that start a job: one for each tab, learn, turn, look around, and four to take a file away
 
 
@@ -150,7 +155,7 @@ def run(job: Job) -> Iterator[Progress]:
         trim()
 
 
-def screen(status: Any, session: Session, running: bool, *, result: Any = None, preview: Any = None) -> tuple[Any, ...]:
+def screen(status: Any, session: Any, running: bool, *, result: Any = None, preview: Any = None) -> tuple[Any, ...]:
     """Values of ``result, status, preview``, the buttons that start jobs, ``stop, session``, in that order."""
     starters = [gr.Button(interactive=not running) for _ in range(STARTERS)]
     return result, status, preview, *starters, gr.Button(interactive=running), session
@@ -165,6 +170,8 @@ def stopped(session: Session) -> tuple[Any, ...]:
 def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple[Any, ...]]:
     """Run one job for one visitor, yielding what the page shows; a stop takes effect at the next yield.
 
+    The visitor may look at something else meanwhile: their session is theirs until the job is done.
+
     Raises:
         gr.Error: with one clear sentence, after showing the same sentence in the message area.
     """
@@ -173,7 +180,7 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
     kept = gr.skip()  # a result that is shown stays until there is another
     try:
         session = open_session(session or Session())
-        job = replace(prepare(session), overruns=session.overruns)
+        job = replace(prepare(session), overruns=overruns(session))
         job = replace(job, notice=" ".join(filter(None, [job.notice, too_long(job)])))
         already = finished_stages(job.portrait) if job.learns else frozenset()
         expected = expected_seconds([s for s in job.stages if s not in already], job.frame_count, job.preset)
@@ -198,21 +205,20 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
             left = None if share == 1 else seconds_left(None if has_gpu() else expected, share, now - begin)
             where = describe_step(place + 1, len(job.stages), now - begin, left)
             status = note(describe_stage(step.stage, step.fraction), f"{where} {step.message}", job.notice, value=share)
-            yield screen(status, session, True, result=kept, preview=latest)
-        if job.verb == "edit":
-            session = finish_edit(session, job)
-        elif job.learns:
-            session = replace(session, learned=str(job.portrait))
-        session = replace(session, overruns=0)
+            yield screen(status, kept, True, result=kept, preview=latest)
+        if job.overruns:
+            count_overruns(session, 0)
         end = note(describe_done(time.monotonic() - begin), job.notice, *remarks)
-        yield screen(end, session, False, result=str(job.output) if job.verb != "reconstruct" else kept)
+        visitor = conclude(session, job) if job.verb in SHOWN else kept
+        yield screen(end, visitor, False, result=str(job.output) if job.verb != "reconstruct" else kept)
         return
     except InputError as error:
         message, cause = str(error), None
-        session = replace(session, overruns=session.overruns + isinstance(error, Overrun))
+        if isinstance(error, Overrun):
+            count_overruns(session, job.overruns + 1)
     except Exception as error:
         message, cause = explain_os_error(error) if isinstance(error, OSError) else BROKEN, error
-    yield screen(note(message, bad=True), session, False, result=kept)
+    yield screen(note(message, bad=True), kept, False, result=kept)
     # The message area says it already; other people's programs get it as the error.
     raise gr.Error(html.escape(message), print_exception=cause is not None, title=NOT_DONE, visible=False) from cause
 
@@ -310,12 +316,20 @@ def offered(kind: str, engine: str) -> str:
 
 
 def after(session: Session) -> tuple[Any, ...]:
-    """Values of ``visit, earlier`` and of `mine`, once a job is over: what the visitor has now."""
+    """Values of ``visit, earlier, pair`` and of `mine`, once a job is over: what the visitor has now, and is shown."""
     kept = history(session)
     return (
         Path(session.folder).name if session.folder else gr.skip(),
         gr.Gallery([(row.picture, row.title) for row in kept], visible=bool(kept)),
+        pair(session) or gr.skip(),
         *mine(session),
+    )
+
+
+def pair(session: Session) -> list[str]:
+    """The result that is shown and, before it, the clip that it belongs to; one value, so that they are never shown apart."""
+    return (
+        [path for path in (session.source, session.result) if path and Path(path).is_file()] if session.result else []
     )
 
 
@@ -327,36 +341,31 @@ def mine(session: Session) -> tuple[Any, ...]:
 
 def forget(session: Session) -> Session:
     """The visitor sees another clip, or a stored result: neither is to be gone on from or packed. Their own stay in the history."""
-    return replace(session, learned="", edited="")
+    return replace(session, learned="", edited="", result="", source="")
 
 
 def pick(session: Session, event: gr.SelectData) -> tuple[Any, ...]:
     """Show an earlier result beside its clip, to go on from it.
 
-    Values of ``session, clip, start, max_seconds, preset, result, status`` and of `mine`.
+    Values of ``session, clip, start, max_seconds, preset, pair, status`` and of `mine`.
     """
     row = history(session)[event.index]
-    session = replace(session, learned=row.learned, edited=row.portrait)
+    session = show(session, row)
     preset, start, max_seconds = learned_with(Path(row.learned))
     with contextlib.suppress(OSError):
         os.utime(row.learned)  # what this clip was learned with last, says the look at it
-    part = (source_of(row.portrait), round(start, 1), max_seconds, preset)
-    return session, *part, row.clip, note(row.title, CHOSEN), *mine(session)
-
-
-def source_of(portrait: str) -> str | None:
-    """The visitor's clip that a portrait was made from, if it is still there."""
-    return next((str(path) for path in Path(portrait).glob("source.*")), None)
+    part = (session.source or None, round(start, 1), max_seconds, preset)
+    return session, *part, pair(session), note(row.title, CHOSEN), *mine(session)
 
 
 def resume(visit: str) -> tuple[Any, ...]:
     """Give someone who closed the page their latest result back, or the clip they had learned since.
 
-    Values of ``session, clip, result, status`` and of `after`.
+    Values of ``session, clip, status`` and of `after`.
     """
     session = resume_session(visit)
     if session is None:
         return (gr.skip(),) * 9
-    if row := shown(session):
-        return session, source_of(row.portrait), row.clip, note(row.title, RESTORED), *after(session)
-    return session, source_of(session.learned), gr.skip(), note(RESTORED_CLIP), *after(session)
+    row = shown(session)
+    said = note(row.title, RESTORED) if row else note(RESTORED_CLIP)
+    return session, session.source or source_of(session.learned) or None, said, *after(session)

@@ -23,11 +23,8 @@ from .pipeline import PRESETS
 from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
 from .storage import replacing
 from .sweeping import sweep_folders
-from .wording import EDIT_TITLES
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from .clip import ClipInfo
 
 ROOT = Path(tempfile.gettempdir()) / "portraitgen-sessions"
@@ -37,8 +34,6 @@ SWEPT_EVERY = 600  # seconds
 MAX_AGE = 3 * 3600 - SWEPT_EVERY
 TEXT_LIMIT = 400  # letters of an instruction
 VIEWS = 25  # of the turntable
-_THUMBNAIL = 320  # px, longest side
-KEPT_RESULTS = 8  # of a visitor; earlier ones are deleted
 VERBS: dict[str, tuple[str, ...]] = {
     "reconstruct": (),
     "edit": EDIT_STAGES,
@@ -51,7 +46,7 @@ VERBS: dict[str, tuple[str, ...]] = {
 }
 PACKED = {"ply": ".ply", "zip": ".zip", "views": ".jpg"}  # what `export` writes, by the ending of its file
 _SUFFIXES = {"webm": ".webm", "orbit": ".mp4", **PACKED}
-_HISTORY = "history.json"
+_HISTORY, _OVERRUNS = "history.json", "overruns"
 
 
 @dataclass(frozen=True)
@@ -62,13 +57,15 @@ class Session:
         folder: their own; its name is a secret, whoever knows it is that visitor.
         learned: the portrait of the latest clip.
         edited: the portrait of the result that is shown, if it is an edit.
-        overruns: how many calls of a shared GPU, one after the other, were too short for this visitor's job.
+        result: the clip that is shown as the result, if one is.
+        source: the visitor's clip that it is shown beside.
     """
 
     folder: str = ""
     learned: str = ""
     edited: str = ""
-    overruns: int = 0
+    result: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,13 +155,16 @@ def resume_session(name: str) -> Session | None:
     if not re.fullmatch(r"[\w-]{32}", name or "", re.ASCII) or not (ROOT / name).is_dir():
         return None
     folder = ROOT / name
+    new = Session(str(folder))
     # Edits and clips that were learned, by when they were done.
-    ends = [(Path(row.clip).stat().st_mtime, row.learned, row.portrait) for row in history(Session(str(folder)))]
-    ends += [((path / "portrait.json").stat().st_mtime, str(path), "") for path in _learned_in(folder)]
+    ends = [(Path(row.clip).stat().st_mtime, show(new, row)) for row in history(new)]
+    ends += [
+        ((path / "portrait.json").stat().st_mtime, replace(new, learned=str(path))) for path in _learned_in(folder)
+    ]
     if not ends:
         return None
     os.utime(folder)
-    return Session(str(folder), *max(ends)[1:])
+    return max(ends, key=lambda end: end[0])[1]
 
 
 def _learned_in(folder: Path) -> list[Path]:
@@ -180,45 +180,37 @@ def history(session: Session) -> list[Result]:
     return []
 
 
+def remember(session: Session, rows: list[Result]) -> None:
+    """Keep a visitor's results for `history`."""
+    with replacing(Path(session.folder) / _HISTORY) as temporary:
+        temporary.write_text(json.dumps([asdict(row) for row in rows]), "utf-8")
+
+
+def overruns(session: Session) -> int:
+    """How many calls of a shared GPU, one after the other, were too short for this visitor's job."""
+    with contextlib.suppress(OSError, ValueError):
+        return int((Path(session.folder) / _OVERRUNS).read_text())
+    return 0
+
+
+def count_overruns(session: Session, count: int) -> None:
+    """Keep that number."""
+    (Path(session.folder) / _OVERRUNS).write_text(str(count))
+
+
 def shown(session: Session) -> Result | None:
     """The visitor's edit that is shown, if one is and it is still there."""
     return next((row for row in history(session) if row.portrait == session.edited), None)
 
 
-def finish_edit(session: Session, job: Job) -> Session:
-    """Enter a finished edit in the visitor's history and forget the earliest if there are too many."""
-    import cv2
-
-    portrait, picture = Path(job.options["save"]), job.output.with_suffix(".jpg")
-    frame = middle_frame(job.output)
-    scale = _THUMBNAIL / max(frame.shape[:2])
-    small = cv2.resize(frame, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    cv2.imwrite(str(picture), small[..., ::-1])
-    title = edit_title(job.options["request"])
-    result = Result(title, str(job.output), str(picture), str(portrait), str(job.portrait), job.preset)
-    rows = [*history(session), result]
-    for old in rows[:-KEPT_RESULTS]:
-        shutil.rmtree(old.portrait, ignore_errors=True)
-        for path in (old.clip, old.picture):
-            Path(path).unlink(missing_ok=True)
-    with replacing(Path(session.folder) / _HISTORY) as temporary:
-        temporary.write_text(json.dumps([asdict(row) for row in rows[-KEPT_RESULTS:]]), "utf-8")
-    return replace(session, learned=str(job.portrait), edited=str(portrait))
+def show(session: Session, row: Result) -> Session:
+    """The session of a visitor who is shown this result, beside its clip."""
+    return replace(session, learned=row.learned, edited=row.portrait, result=row.clip, source=source_of(row.portrait))
 
 
-def edit_title(request: EditRequest) -> str:
-    """An edit in a few words."""
-    words = request.text or (request.picture.stem if request.picture else "")
-    words = " ".join(words.replace("_", " ").split())
-    return EDIT_TITLES[request.kind] + (words if len(words) <= 40 else f"{words[:39]}…")
-
-
-def middle_frame(clip: Path) -> np.ndarray:
-    """A frame ``[H, W, 3]`` uint8 from the middle of a clip."""
-    from .clip import probe
-    from .inspection import sample_frames
-
-    return next(sample_frames(clip, probe(clip), 1))[1]
+def source_of(portrait: str) -> str:
+    """The visitor's clip that a portrait was made from, if it is still there."""
+    return next((str(path) for path in Path(portrait).glob("source.*")), "")
 
 
 def number(value: Any, what: str) -> float:

@@ -306,16 +306,19 @@ def test_an_earlier_result_is_shown_again_and_gone_on_from(page: Page) -> None:
     page.edit(client).result()
     page.edit(client, "a bronze statue").result()
     name = page.pipeline.folders("edit")[-1].parent.name
-    session, clip, result, status, *_ = page_handlers.resume(name)
+    session, clip, status, _, _, shown, *_ = page_handlers.resume(name)
     assert session == sessions.resume_session(name)
     assert Path(clip).name == "source.mp4"
     rows = sessions.history(session)
-    assert result == rows[-1].clip
+    assert shown == [clip, rows[-1].clip]
     assert wording.RESTORED in status
     picked = page_handlers.pick(session, SimpleNamespace(index=0))  # type: ignore[arg-type]
-    assert picked[0] == replace(session, learned=rows[0].learned, edited=rows[0].portrait)
+    source = str(Path(rows[0].portrait) / "source.mp4")
+    assert picked[0] == sessions.Session(
+        session.folder, learned=rows[0].learned, edited=rows[0].portrait, result=rows[0].clip, source=source
+    )
     assert Path(picked[1]).parent == Path(rows[0].portrait), "beside its own clip"
-    assert picked[2:6] == (0.0, 10.0, "preview", rows[0].clip)
+    assert picked[2:6] == (0.0, 10.0, "preview", [source, rows[0].clip])
 
 
 def test_a_clip_that_was_learned_before_is_looked_at_as_it_was_learned(own: sessions.Session, tmp_path: Path) -> None:
@@ -384,7 +387,7 @@ def test_a_program_may_leave_the_engine_to_the_page(page: Page) -> None:
 def test_the_bar_never_goes_back(own: sessions.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = [(stage, half) for half in (0.5, 1.0) for stage in ("edit", "fitting")]
     monkeypatch.setattr(page_handlers, "run", lambda job: (Progress(*step, "Working on it.") for step in steps))
-    monkeypatch.setattr(page_handlers, "finish_edit", lambda session, job: session)
+    monkeypatch.setattr(page_handlers, "conclude", lambda session, job: session)
     monkeypatch.setattr(page_handlers.time, "monotonic", iter(range(100)).__next__)
     job = sessions.make_job(str(write_clip(tmp_path / "clip.mp4")), "preview", 0, 10, own)
     os.utime(job.clip, (0, 0))

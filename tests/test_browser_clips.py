@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,3 +124,74 @@ def test_the_turntable_of_an_earlier_result_goes(browser: Any, page: Page, monke
         edit(view, "make the hair dark blue")
         finished(view, 2)
         turntable.to_have_count(0)
+
+
+def pick(view: Any, number: int, count: int) -> None:
+    view.get_by_role("button", name=f"Thumbnail {number} of {count}").click()
+    status(view).to_contain_text("Shown again.")
+
+
+def test_an_earlier_result_looked_at_while_a_job_runs_keeps_its_clip_and_its_downloads(
+    browser: Any, page: Page
+) -> None:
+    """The job's end shows its own result beside its own clip; a stop leaves what was chosen."""
+    with tab(browser, page) as view:
+        upload(view, page.clip)
+        edit(view)
+        finished(view, 1)
+        first = page.pipeline.calls[-1][2]["save"]
+        clear(view)
+        upload(view, page.other_clip)
+        edit(view, "a bronze statue")
+        finished(view, 2)
+        page.pipeline.pause, page.pipeline.steps = 0.4, 10
+        edit(view, "make it a pencil sketch")
+        status(view).to_contain_text("Carrying the edit over")
+        pick(view, 1, 2)
+        view.wait_for_function("name => document.querySelector('.player .after').src.includes(name)", arg=first.name)
+        assert shown(view, "before") == "source.mp4"
+        finished(view, 3)
+        third = page.pipeline.calls[-1][2]["save"]
+        view.wait_for_function("name => document.querySelector('.player .after').src.includes(name)", arg=third.name)
+        assert shown(view, "before") == page.other_clip.name, "not the clip of the one that was looked at"
+
+        page.pipeline.steps = 1000
+        edit(view, "a bronze statue")
+        status(view).to_contain_text("Carrying the edit over")
+        pick(view, 1, 3)
+        view.get_by_role("button", name="Stop").click()
+        playwright_api.expect(view.get_by_role("button", name="Edit the clip")).to_be_enabled()
+        page.pipeline.pause, page.pipeline.steps = 0.0, 2
+        assert first.name in shown(view, "after")
+        view.get_by_role("button", name="Take it with you").click()
+        with view.expect_download():
+            view.get_by_role("button", name="Orbit video").click()
+        assert page.pipeline.folders("render")[-1] == first, "what is shown is what is packed"
+
+
+def test_a_turntable_never_stands_beside_another_result(
+    browser: Any, page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def slowly(verb: str, source: Path, output: Path, **options: Any) -> Iterator[Progress]:
+        while not go_on.wait(0.2):
+            yield Progress("render", 0.5, "Drawing.")
+        yield from write_views(verb, source, output)
+
+    monkeypatch.setattr(export, "write_packed", slowly)
+    with tab(browser, page) as view:
+        upload(view, page.clip)
+        for number, text in enumerate(("give him red hair", "a bronze statue"), 1):
+            edit(view, text)
+            finished(view, number)
+        view.get_by_role("button", name="Look from all sides").click()
+        view.get_by_role("button", name="Prepare the turntable").click()
+        status(view).to_contain_text("Drawing.")
+        pick(view, 1, 2)
+        go_on.set()
+        status(view).to_contain_text("Done in")
+        view.wait_for_timeout(500)
+        playwright_api.expect(view.locator(".turntable")).to_have_count(0)
+        view.get_by_role("button", name="Prepare the turntable").click()
+        playwright_api.expect(view.locator(".turntable")).to_have_count(1)

@@ -13,7 +13,7 @@ import pytest
 from media import write_clip, write_portrait
 from PIL import Image
 
-from portraitgen import sessions
+from portraitgen import results, sessions
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 
@@ -38,7 +38,7 @@ def finish(own: sessions.Session, job: sessions.Job) -> sessions.Session:
         write_portrait(job.portrait, job.clip)
     write_portrait(job.options["save"], job.clip)
     shutil.copyfile(job.clip, job.output)
-    return sessions.finish_edit(own, job)
+    return results.finish_edit(own, job)
 
 
 def test_old_folders_are_swept_and_closed_ones_deleted(own: sessions.Session) -> None:
@@ -57,7 +57,7 @@ def test_old_folders_are_swept_and_closed_ones_deleted(own: sessions.Session) ->
 
 
 def test_edits_are_kept_in_order_and_the_earliest_go(own: sessions.Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sessions, "KEPT_RESULTS", 2)
+    monkeypatch.setattr(results, "KEPT_RESULTS", 2)
     for text in ("red hair", "bronze", "pencil sketch"):
         own = finished_edit(own, text)
     rows = sessions.history(own)
@@ -88,7 +88,7 @@ def test_someone_who_closed_the_page_gets_a_learned_clip_back(own: sessions.Sess
     write_portrait(job.portrait, job.clip)
     assert sessions.resume_session(name) == sessions.replace(own, learned=str(job.portrait))
     own = finished_edit(own, "bronze")
-    assert sessions.resume_session(name) == own, "the edit is later"
+    assert sessions.resume_session(name) == sessions.show(own, sessions.history(own)[-1]), "the edit is later"
     soon = time.time() + 5
     os.utime(job.portrait / "portrait.json", (soon, soon))
     assert sessions.resume_session(name) == sessions.replace(own, learned=str(job.portrait), edited=""), "learned since"
@@ -195,6 +195,18 @@ def test_a_file_made_before_is_replaced(own: sessions.Session) -> None:
 
 
 def test_a_result_is_named_in_few_words() -> None:
-    assert sessions.edit_title(EditRequest("text", "bronze")) == "bronze"
-    assert sessions.edit_title(EditRequest("style", picture=Path("a/starry_night.jpg"))) == "Style: starry night"
-    assert len(sessions.edit_title(EditRequest("relight", "warm light " * 20))) < 50
+    assert results.edit_title(EditRequest("text", "bronze")) == "bronze"
+    assert results.edit_title(EditRequest("style", picture=Path("a/starry_night.jpg"))) == "Style: starry night"
+    assert len(results.edit_title(EditRequest("relight", "warm light " * 20))) < 50
+
+
+def test_a_view_of_another_part_is_what_is_shown_then(own: sessions.Session) -> None:
+    own = finished_edit(own, "bronze")
+    clip = str(Path(own.folder) / "upload.mp4")
+    of_the_edit = sessions.make_render(sessions.make_job(clip, "preview", 0.0, 10.0, own), own)
+    shown = results.conclude(own, of_the_edit)
+    assert (shown.learned, shown.edited, shown.result) == (own.learned, own.edited, str(of_the_edit.output))
+    assert shown.source == sessions.source_of(own.edited)
+    of_the_clip = sessions.make_render(sessions.make_job(clip, "high", 0.0, 10.0, own), own)
+    shown = results.conclude(own, of_the_clip)
+    assert (shown.learned, shown.edited, shown.source) == (str(of_the_clip.portrait), "", clip), "not the edit"
