@@ -28,7 +28,15 @@ from gradio.data_classes import FileData
 
 import page_endpoints as endpoints
 import page_handlers as handlers
-from page_browser import NOT_OWN, forget_in_browser, refuse_in_browser, update, wait_in_browser, wire_browser
+from page_browser import (
+    NOT_OWN,
+    forget_in_browser,
+    free_in_browser,
+    refuse_in_browser,
+    update,
+    wait_in_browser,
+    wire_browser,
+)
 from page_notices import Arrivals, show_arrivals, show_prices
 from page_tabs import EXAMPLES, build_tabs, picture
 from page_theme import theme
@@ -207,7 +215,7 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
 
         asked = [clip, preset, start, max_seconds]
         starters = [*runs, learn, turn, around, *packs.values()]
-        shown = [result, status, preview, *starters, stop, session]
+        shown = [result, status, preview]
         settings = [strength, preset, background, seed, start, max_seconds, mark, again]
         # Before each job's own event and in the browser itself, for the queue says nothing while a job waits in it.
         for button in starters:
@@ -236,19 +244,21 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
             work = functools.partial(handlers.export, what)
             jobs.append(button.click(work, [mark, session], [place, *shown[1:]], **private))
         stopping = stop.click(lambda: note(STOPPING), None, status, cancels=jobs, queue=False, **QUIET)
-        stopping.then(handlers.stopped, session, shown[:-1], queue=False, **QUIET)
+        halted = stopping.then(handlers.stopped, None, [status, preview], queue=False, **QUIET)
+        for over in (*jobs, halted):
+            over.then(None, None, [*starters, stop], js=free_in_browser(), api_visibility="private")
         owned = [again, more, onward]
         belongings = [visit, earlier, pair, *owned]
         for job in jobs:
             job.failure(None, status, [status, *starters, stop], js=refuse_in_browser(), api_visibility="private")
             job.then(handlers.after, session, belongings, queue=False, **QUIET)
-        brought = [session, clip, start, max_seconds, preset, pair, status, *owned]
+        brought = [clip, start, max_seconds, preset, pair, status, *owned]
         earlier.select(None, None, None, js="() => portraitgen.elsewhere()", api_visibility="private")
         earlier.select(handlers.pick, session, brought, queue=False, **QUIET)
         wire_browser(pair, player, download, made, views, table, onward, again, too_large, about)
         for trigger in forget_in_browser(clip, learn, pair, views, status, owned):
-            trigger(handlers.forget, session, session, queue=False, **QUIET)
-        demo.load(handlers.resume, visit, [session, clip, status, *belongings], queue=False, **QUIET)
+            trigger(handlers.forget, session, None, queue=False, **QUIET)
+        demo.load(handlers.resume, [visit, session], [clip, status, *belongings], queue=False, **QUIET)
         show_arrivals(demo, arrivals or Arrivals(), arriving, engine)
         # One after the other, so that what was asked last is answered last.
         now: dict[str, Any] = {"trigger_mode": "always_last", "concurrency_id": "look", "concurrency_limit": 1, **QUIET}
@@ -283,7 +293,7 @@ def build(arrivals: Arrivals | None = None) -> gr.Blocks:
                 )
                 button = gr.Button(row["name"].capitalize(), icon=row["poster"], size="sm", min_width=80)
                 button.click(None, None, [clip, form, pair, status, *owned], js=show, api_visibility="private")
-                button.click(handlers.forget, session, session, queue=False, **QUIET)
+                button.click(handlers.forget, session, None, queue=False, **QUIET)
     return demo.queue(max_size=20)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from page_handlers import STARTERS
 from portraitgen.sessions import VIEWS
 from portraitgen.wording import PLAYER, QUEUE_FULL, REFUSED, TOO_LARGE, WAITING, note
 
@@ -13,6 +12,9 @@ from portraitgen.wording import PLAYER, QUEUE_FULL, REFUSED, TOO_LARGE, WAITING,
 def update(**changes: Any) -> str:
     """JavaScript of gradio's word for changes of a part of the page."""
     return json.dumps({"__type__": "update", **changes})
+
+
+STARTERS = 11  # buttons that start a job: one for each tab, learn, turn, look around, and four to take a file away
 
 
 def buttons(running: bool) -> str:
@@ -23,6 +25,11 @@ def buttons(running: bool) -> str:
 def wait_in_browser() -> str:
     """JavaScript that shows at once that a job waits, and lets it be stopped."""
     return f"() => {{ portraitgen.begin(); return [{json.dumps(note(WAITING))}, {buttons(True)}] }}"
+
+
+def free_in_browser() -> str:
+    """JavaScript for a job that is over."""
+    return f"() => [{buttons(False)}]"
 
 
 def refuse_in_browser() -> str:

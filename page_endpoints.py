@@ -100,6 +100,7 @@ def edit_text(
         max_seconds: use only this many seconds of it.
         mark: say in a corner of the picture that it is AI-edited, not only in the file's tags.
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
+            Every call of an agent (MCP) is a session of its own.
         engine: auto, builtin, instruct-pix2pix or flux2-klein.
         behind: a picture to put behind the person instead.
         key_frames: how many pictures of the clip are edited, from 4 to 64; 0 for 16, 24 or 32 as the preset says.
@@ -144,6 +145,7 @@ def edit_style(
         max_seconds: use only this many seconds of it.
         mark: say in a corner of the picture that it is AI-edited, not only in the file's tags.
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
+            Every call of an agent (MCP) is a session of its own.
         engine: auto, builtin or gatys.
         behind: a picture to put behind the person instead.
         key_frames: how many pictures of the clip are edited, from 4 to 64; 0 for 16, 24 or 32 as the preset says.
@@ -188,6 +190,7 @@ def edit_tryon(
         max_seconds: use only this many seconds of it.
         mark: say in a corner of the picture that it is AI-edited, not only in the file's tags.
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
+            Every call of an agent (MCP) is a session of its own.
         engine: auto, builtin or fashn-vton.
         behind: a picture to put behind the person instead.
         key_frames: how many pictures of the clip are edited, from 4 to 64; 0 for 16, 24 or 32 as the preset says.
@@ -231,6 +234,7 @@ def edit_relight(
         max_seconds: use only this many seconds of it.
         mark: say in a corner of the picture that it is AI-edited, not only in the file's tags.
         again: go on from the result that is shown, this session's latest unless another was picked, instead of the clip.
+            Every call of an agent (MCP) is a session of its own.
         engine: auto, builtin or ic-light.
         behind: a picture to put behind the person instead.
         light_picture: a picture to take the light from, instead of or besides the words.
@@ -255,7 +259,7 @@ def render(
     mark: bool,
     session: Session,
 ) -> Iterator[tuple[Any, ...]]:
-    """Look at the person from another side: the latest edit of this session, or the clip itself.
+    """Look at the person from another side: the latest edit of this session, or the clip itself, as for every call of an agent (MCP).
 
     Args:
         clip: a video of one person.

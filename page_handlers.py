@@ -15,6 +15,7 @@ from typing import Any
 
 import gradio as gr
 import spaces
+from gradio.context import LocalContext
 
 from portraitgen import weights
 from portraitgen.apart import apart
@@ -76,7 +77,6 @@ from portraitgen.wording import (
 )
 
 SHOWN = ("reconstruct", "edit", "render")  # what these jobs make is shown; of the others come files beside it
-STARTERS = 11  # buttons that start a job: one for each tab, learn, turn, look around, and four to take a file away
 
 
 def work(job: Job) -> Iterator[Progress]:
@@ -155,22 +155,17 @@ def run(job: Job) -> Iterator[Progress]:
         trim()
 
 
-def screen(status: Any, session: Any, running: bool, *, result: Any = None, preview: Any = None) -> tuple[Any, ...]:
-    """Values of ``result, status, preview``, the buttons that start jobs, ``stop, session``, in that order."""
-    starters = [gr.Button(interactive=not running) for _ in range(STARTERS)]
-    return result, status, preview, *starters, gr.Button(interactive=running), session
-
-
-def stopped(session: Session) -> tuple[Any, ...]:
-    """What the page shows after a stop, once the queue has let go of the job; a run started sooner would be lost."""
+def stopped() -> tuple[Any, ...]:
+    """Values of ``status, preview`` after a stop, once the queue has let go of the job; a run started sooner would be lost."""
     time.sleep(1)
-    return screen(note(STOPPED), session, False, result=gr.skip())[:-1]
+    return note(STOPPED), None
 
 
 def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple[Any, ...]]:
-    """Run one job for one visitor, yielding what the page shows; a stop takes effect at the next yield.
+    """Run one job for one visitor, yielding values of ``result, status, preview``; a stop takes effect at the next yield.
 
-    The visitor may look at something else meanwhile: their session is theirs until the job is done.
+    They may look at something else meanwhile; what came of the job is shown when it is done. Agents all come in one session of gradio's,
+    whoever they work for, so each of their jobs is a visitor of its own.
 
     Raises:
         gr.Error: with one clear sentence, after showing the same sentence in the message area.
@@ -179,12 +174,13 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
     cause: Exception | None
     kept = gr.skip()  # a result that is shown stays until there is another
     try:
-        session = open_session(session or Session())
+        session = Session() if of_agent() else session
+        session.become(open_session(session))
         job = replace(prepare(session), overruns=overruns(session))
         job = replace(job, notice=" ".join(filter(None, [job.notice, too_long(job)])))
         already = finished_stages(job.portrait) if job.learns else frozenset()
         expected = expected_seconds([s for s in job.stages if s not in already], job.frame_count, job.preset)
-        yield screen(note(STARTING, job.notice, value=0.0), session, True, result=kept)
+        yield kept, note(STARTING, job.notice, value=0.0), None
         latest: Any = None
         remarks: tuple[str, ...] = ()
         done: dict[str, float] = {}
@@ -205,12 +201,13 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
             left = None if share == 1 else seconds_left(None if has_gpu() else expected, share, now - begin)
             where = describe_step(place + 1, len(job.stages), now - begin, left)
             status = note(describe_stage(step.stage, step.fraction), f"{where} {step.message}", job.notice, value=share)
-            yield screen(status, kept, True, result=kept, preview=latest)
+            yield kept, status, latest
         if job.overruns:
             count_overruns(session, 0)
         end = note(describe_done(time.monotonic() - begin), job.notice, *remarks)
-        visitor = conclude(session, job) if job.verb in SHOWN else kept
-        yield screen(end, visitor, False, result=str(job.output) if job.verb != "reconstruct" else kept)
+        if job.verb in SHOWN:
+            session.become(conclude(session, job))
+        yield str(job.output) if job.verb != "reconstruct" else kept, end, None
         return
     except InputError as error:
         message, cause = str(error), None
@@ -218,9 +215,15 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
             count_overruns(session, job.overruns + 1)
     except Exception as error:
         message, cause = explain_os_error(error) if isinstance(error, OSError) else BROKEN, error
-    yield screen(note(message, bad=True), kept, False, result=kept)
+    yield kept, note(message, bad=True), None
     # The message area says it already; other people's programs get it as the error.
     raise gr.Error(html.escape(message), print_exception=cause is not None, title=NOT_DONE, visible=False) from cause
+
+
+def of_agent() -> bool:
+    """Whether this is done for a program that speaks the Model Context Protocol."""
+    request = LocalContext.request.get(None)
+    return request is not None and request.headers.get("x-gradio-user") == "mcp"
 
 
 def export(what: str, mark: bool, session: Session) -> Iterator[tuple[Any, ...]]:
@@ -339,33 +342,34 @@ def mine(session: Session) -> tuple[Any, ...]:
     return gr.Checkbox(visible=edited), gr.Column(visible=bool(edited or session.learned)), gr.Button(visible=edited)
 
 
-def forget(session: Session) -> Session:
+def forget(session: Session) -> None:
     """The visitor sees another clip, or a stored result: neither is to be gone on from or packed. Their own stay in the history."""
-    return replace(session, learned="", edited="", result="", source="")
+    session.become(Session(session.folder))
 
 
 def pick(session: Session, event: gr.SelectData) -> tuple[Any, ...]:
     """Show an earlier result beside its clip, to go on from it.
 
-    Values of ``session, clip, start, max_seconds, preset, pair, status`` and of `mine`.
+    Values of ``clip, start, max_seconds, preset, pair, status`` and of `mine`.
     """
     row = history(session)[event.index]
-    session = show(session, row)
+    session.become(show(session, row))
     preset, start, max_seconds = learned_with(Path(row.learned))
     with contextlib.suppress(OSError):
         os.utime(row.learned)  # what this clip was learned with last, says the look at it
     part = (session.source or None, round(start, 1), max_seconds, preset)
-    return session, *part, pair(session), note(row.title, CHOSEN), *mine(session)
+    return *part, pair(session), note(row.title, CHOSEN), *mine(session)
 
 
-def resume(visit: str) -> tuple[Any, ...]:
+def resume(visit: str, session: Session) -> tuple[Any, ...]:
     """Give someone who closed the page their latest result back, or the clip they had learned since.
 
-    Values of ``session, clip, status`` and of `after`.
+    Values of ``clip, status`` and of `after`.
     """
-    session = resume_session(visit)
-    if session is None:
-        return (gr.skip(),) * 9
+    before = resume_session(visit)
+    if before is None:
+        return (gr.skip(),) * 8
+    session.become(before)
     row = shown(session)
     said = note(row.title, RESTORED) if row else note(RESTORED_CLIP)
-    return session, session.source or source_of(session.learned) or None, said, *after(session)
+    return session.source or source_of(session.learned) or None, said, *after(session)

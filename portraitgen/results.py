@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .editors import EditRequest
-from .sessions import Job, Result, Session, history, remember, source_of
+from .sessions import Job, Result, Session, history, remember, show, source_of
 from .wording import EDIT_TITLES
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def conclude(session: Session, job: Job) -> Session:
         session = finish_edit(session, job)
     elif job.source == job.portrait:
         session = replace(session, learned=str(job.portrait), edited="")
+    else:
+        session = next((show(session, row) for row in history(session) if row.portrait == str(job.source)), session)
     anew = job.source == job.portrait and job.clip.is_file()  # else the clip in the form may be another one
     return replace(session, result=str(job.output), source=str(job.clip) if anew else source_of(str(job.source)))
 

@@ -49,9 +49,9 @@ _SUFFIXES = {"webm": ".webm", "orbit": ".mp4", **PACKED}
 _HISTORY, _OVERRUNS = "history.json", "overruns"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Session:
-    """What one visitor owns.
+    """What one visitor owns and is shown. One and the same for all that the visitor starts, a job and a choice beside it too.
 
     Attributes:
         folder: their own; its name is a secret, whoever knows it is that visitor.
@@ -66,6 +66,10 @@ class Session:
     edited: str = ""
     result: str = ""
     source: str = ""
+
+    def become(self, other: Session) -> None:
+        """Take everything over from another one."""
+        vars(self).update(vars(other))
 
 
 @dataclass(frozen=True)

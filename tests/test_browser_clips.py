@@ -126,9 +126,14 @@ def test_the_turntable_of_an_earlier_result_goes(browser: Any, page: Page, monke
         turntable.to_have_count(0)
 
 
-def pick(view: Any, number: int, count: int) -> None:
+def pick(view: Any, number: int, count: int, portrait: Path) -> None:
     view.get_by_role("button", name=f"Thumbnail {number} of {count}").click()
-    status(view).to_contain_text("Shown again.")
+    appears(view, portrait)
+
+
+def appears(view: Any, portrait: Path) -> None:
+    """Wait until the result is shown that this portrait is of."""
+    view.wait_for_function("name => document.querySelector('.player .after').src.includes(name)", arg=portrait.name)
 
 
 def test_an_earlier_result_looked_at_while_a_job_runs_keeps_its_clip_and_its_downloads(
@@ -147,18 +152,17 @@ def test_an_earlier_result_looked_at_while_a_job_runs_keeps_its_clip_and_its_dow
         page.pipeline.pause, page.pipeline.steps = 0.4, 10
         edit(view, "make it a pencil sketch")
         status(view).to_contain_text("Carrying the edit over")
-        pick(view, 1, 2)
-        view.wait_for_function("name => document.querySelector('.player .after').src.includes(name)", arg=first.name)
+        pick(view, 1, 2, first)
         assert shown(view, "before") == "source.mp4"
         finished(view, 3)
         third = page.pipeline.calls[-1][2]["save"]
-        view.wait_for_function("name => document.querySelector('.player .after').src.includes(name)", arg=third.name)
+        appears(view, third)
         assert shown(view, "before") == page.other_clip.name, "not the clip of the one that was looked at"
 
         page.pipeline.steps = 1000
         edit(view, "a bronze statue")
         status(view).to_contain_text("Carrying the edit over")
-        pick(view, 1, 3)
+        pick(view, 1, 3, first)
         view.get_by_role("button", name="Stop").click()
         playwright_api.expect(view.get_by_role("button", name="Edit the clip")).to_be_enabled()
         page.pipeline.pause, page.pipeline.steps = 0.0, 2
@@ -188,7 +192,7 @@ def test_a_turntable_never_stands_beside_another_result(
         view.get_by_role("button", name="Look from all sides").click()
         view.get_by_role("button", name="Prepare the turntable").click()
         status(view).to_contain_text("Drawing.")
-        pick(view, 1, 2)
+        pick(view, 1, 2, page.pipeline.calls[1][2]["save"])
         go_on.set()
         status(view).to_contain_text("Done in")
         view.wait_for_timeout(500)

@@ -273,7 +273,6 @@ def press(session: Session) -> tuple[Session, list[str], str]:
     try:
         for view in page_handlers.drive(session, prepare):
             shown.append(view[1])
-            session = view[-1] if isinstance(view[-1], Session) else session
     except gr.Error as caught:
         error = caught.message
     return session, shown, error
