@@ -70,6 +70,16 @@ def finished_stages(portrait: Path) -> frozenset[str]:
         return frozenset()
 
 
+def kept_share(portrait: Path, stage: str) -> float:
+    """Share of the time of a stage that need not be spent again, in [0, 1], as a portrait folder says."""
+    if stage in finished_stages(portrait):
+        return 1.0
+    try:
+        return float(json.loads((portrait / "portrait.json").read_text("utf-8"))["kept"][stage])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
 def share_done(expected: Mapping[str, float], done: Mapping[str, float]) -> float:
     """Share of the whole job, in [0, 1], that is done when of each stage begun the fraction ``done`` is.
 

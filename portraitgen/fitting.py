@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -96,6 +97,63 @@ class Fitted:
         return rendering.exposed(self.poses.gain(frames))
 
 
+@dataclass
+class Course:
+    """How far a fit is: with the `Fitted`, all that its next steps depend on.
+
+    Attributes:
+        step: the next one.
+        queue: positions of the frames that come next, the last one first.
+        generator: of frames, windows and backgrounds.
+        optimizer: with its averages.
+        start: the Gaussians' features before the first step ``[N, D]``.
+        grazing: see `_grazing`, before the first step ``[N]``.
+    """
+
+    step: int
+    queue: list[int]
+    generator: np.random.Generator
+    optimizer: torch.optim.Optimizer
+    start: Tensor
+    grazing: Tensor
+
+    @classmethod
+    def begin(cls, fitted: Fitted, data: TrainingFrames, config: FitConfig, seed: int) -> Course:
+        """Before the first step."""
+        start = fitted.avatar.features.detach().clone()
+        return cls(0, [], np.random.default_rng(seed), _optimizer(fitted, config), start, _grazing(fitted, data))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The same as tensors, for `resume`; of the optimiser the averages of each parameter in its order."""
+        generator = json.dumps(self.generator.bit_generator.state).encode()
+        averages = {
+            f"optimizer.{number}.{name}": value
+            for number, parameter in enumerate(_parameters(self.optimizer))
+            for name, value in self.optimizer.state[parameter].items()
+        }
+        return averages | {
+            "step": torch.tensor(self.step),
+            "queue": torch.tensor(self.queue, dtype=torch.int64),
+            "generator": torch.tensor(list(generator), dtype=torch.uint8),
+            "start": self.start,
+            "grazing": self.grazing,
+        }
+
+    @classmethod
+    def resume(cls, fitted: Fitted, config: FitConfig, tensors: dict[str, Tensor]) -> Course:
+        """What `tensors` gave for a fit of ``fitted`` as it was then."""
+        optimizer, device = _optimizer(fitted, config), fitted.avatar.features.device
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, number, key = name.split(".")
+                state = optimizer.state[_parameters(optimizer)[int(number)]]
+                state[key] = value if key == "step" else value.to(device)  # which Adam counts on the CPU
+        generator = np.random.default_rng()
+        generator.bit_generator.state = json.loads(bytes(tensors["generator"].tolist()))
+        start, grazing = tensors["start"].to(device), tensors["grazing"].to(device)
+        return cls(int(tensors["step"]), tensors["queue"].tolist(), generator, optimizer, start, grazing)
+
+
 def fit(
     fitted: Fitted,
     data: TrainingFrames,
@@ -103,6 +161,7 @@ def fit(
     seed: int,
     *,
     perceptual: PerceptualLoss | None = None,
+    course: Course | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Fit the avatar and the renderer to ``data``, the poses as they are; yields (step, loss) after every step.
 
@@ -114,14 +173,14 @@ def fit(
         config: step counts, rates and weights.
         seed: seed of the order of frames, windows and backgrounds.
         perceptual: the perceptual term; left out if None or if its weight is 0.
+        course: where to go on, from the beginning if None; kept up to date, so that a fit left after any step can be gone on with. It ends
+            in what it would have ended in, bit by bit.
     """
-    generator = np.random.default_rng(seed)
-    optimizer = _optimizer(fitted, config)
+    course = course or Course.begin(fitted, data, config, seed)
+    generator, queue, optimizer = course.generator, course.queue, course.optimizer
     limit = fitted.avatar.spacing[:, None] * 2.5
-    start, grazing = fitted.avatar.features.detach().clone(), _grazing(fitted, data)
-    queue: list[int] = []
     device = data.images.device
-    for step in range(config.steps):
+    for step in range(course.step, config.steps):
         while len(queue) < config.batch:
             queue.extend(generator.permutation(len(data)).tolist())
         index = torch.tensor([queue.pop() for _ in range(config.batch)])
@@ -131,12 +190,13 @@ def fit(
         asked = perceptual if config.perceptual and step >= config.perceptual_start * config.steps else None
 
         optimizer.zero_grad(set_to_none=True)
-        loss = _regularity(fitted, config, limit, start, grazing)
+        loss = _regularity(fitted, config, limit, course.start, course.grazing)
         loss.backward()
         loss = loss.detach() + _descend(fitted, batch, background, config, asked)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * _rate(step, config)
         optimizer.step()
+        course.step = step + 1
         yield step, loss
 
 
@@ -233,3 +293,8 @@ def _optimizer(fitted: Fitted, config: FitConfig) -> torch.optim.Optimizer:
     for group in groups:
         group["initial_lr"] = group["lr"]
     return torch.optim.Adam(groups, eps=_EPSILON)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """All that ``optimizer`` changes, in its order."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

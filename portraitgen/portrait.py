@@ -63,6 +63,7 @@ class Portrait:
         stages: seconds that each finished stage took.
         edits: what was done to the avatar, one after the other; see `record_edit`.
         notes: sentences about frames that could not be treated like the others.
+        kept: of each stage that was left in the middle, and can be gone on with, the share of its time that is done.
     """
 
     directory: Path
@@ -73,6 +74,7 @@ class Portrait:
     stages: dict[str, float] = field(default_factory=dict)
     edits: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    kept: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def load(cls, directory: Path) -> Portrait:
@@ -94,6 +96,7 @@ class Portrait:
                 clip=ClipInfo.from_json(facts["clip"]),
                 crop=Crop.from_json(facts["crop"]),
                 stages=facts["stages"],
+                kept=facts.get("kept", {}),
                 edits=facts.get("edits", []),
                 notes=facts.get("notes", []),
             )
@@ -114,6 +117,7 @@ class Portrait:
             "clip": self.clip.to_json(),
             "crop": self.crop.to_json(),
             "stages": self.stages,
+            "kept": self.kept,
             "edits": self.edits,
             "notes": self.notes,
         }
@@ -122,7 +126,13 @@ class Portrait:
 
     def finish(self, stage: str, seconds: float) -> None:
         """Enter a stage as finished; its files must be in place."""
+        self.kept.pop(stage, None)
         self.stages[stage] = round(seconds, 3)
+        self.save()
+
+    def keep(self, stage: str, share: float) -> None:
+        """Enter how much of an unfinished stage is kept; its files must be in place."""
+        self.kept[stage] = round(share, 3)
         self.save()
 
     def record_edit(self, request: EditRequest) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+import contextlib
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -16,7 +18,7 @@ from .body import BodyModel, BodyParameters, load_body
 from .clip import read_gray
 from .errors import InputError
 from .estimates import expected_seconds
-from .fitting import FitConfig, Fitted, fit
+from .fitting import Course, FitConfig, Fitted, fit
 from .frames import TrainingFrames
 from .heap import trim
 from .initialization import build_avatar, make_views
@@ -35,6 +37,8 @@ from .tracking import Tracking
 
 _AVATAR = "avatar.safetensors"
 _UNFINISHED = "fitted.safetensors"  # the same before the frames in between are aligned; gone once they are
+_COURSE = "fitting.safetensors"  # a fit in the middle; gone once it is done
+_KEPT_EVERY = 20.0  # seconds
 _PREVIEWS = 12
 # Looks at a frame: with what the frames' own colours show, where a third follows its faults, and with what is learned.
 _FIRST_LOOKS, _LATER_LOOKS = 2, 3
@@ -144,8 +148,8 @@ def reconstruct(
 ) -> Iterator[Progress]:
     """Fit an avatar to the portrait's frames and write ``avatar.safetensors``.
 
-    What is learned is kept before the frames that were not learned from are aligned, which takes as long again for a long clip: a run that
-    is cut off there goes on from there.
+    The fit is kept now and then, when it is stopped, and before the frames that were not learned from are aligned, which takes as long
+    again for a long clip: a run that is cut off goes on from there.
     """
     torch.manual_seed(portrait.settings.seed)
     body = load_body(portrait.settings.body, device)
@@ -167,12 +171,15 @@ def reconstruct(
         fitted, shown = yield from _learn(portrait, tracking, trained, body, config, device, learned)
         if rest:
             save_fitted(portrait, fitted, _UNFINISHED)
+            portrait.keep("reconstruction", learned)
+            portrait.path(_COURSE).unlink(missing_ok=True)
     trim()
     for done in _align_rest(portrait, fitted, shown, trained, rest, portrait.settings.seed):
         message = f"Aligning the frames in between, {done} of {len(rest)}"
         yield Progress("reconstruction", learned + (0.99 - learned) * done / len(rest), message)
     save_fitted(portrait, fitted)
-    portrait.path(_UNFINISHED).unlink(missing_ok=True)
+    for name in (_UNFINISHED, _COURSE):
+        portrait.path(name).unlink(missing_ok=True)
     yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, shown, 0))
 
 
@@ -187,7 +194,7 @@ def _learn(
 ) -> Generator[Progress, None, tuple[Fitted, TrainingFrames]]:
     """Fit an avatar to the frames ``trained``, which is the first ``share`` of the stage; returns it and one of the frames, to show it in.
 
-    The others, and what fitting took, are gone when the rest of a long clip comes.
+    The others, and what fitting took, are gone when the rest of a long clip comes. A fit that was kept is gone on with.
     """
 
     def news(fraction: float, message: str, picture: np.ndarray | None = None) -> Progress:
@@ -196,6 +203,57 @@ def _learn(
     seed, tracked = portrait.settings.seed, tracking.parameters.to(device)
     data = load_training_frames(portrait, tracking, trained, device)
 
+    if portrait.path(_COURSE).is_file():
+        fitted = _load(portrait, _COURSE, device)
+        fitted.poses.tracked = tracked
+        course = Course.resume(fitted, config.fit, _part(portrait.load_tensors(_COURSE), "course."))
+    else:
+        fitted = yield from _place(portrait, tracked, trained, data, body, config, news)
+        course = Course.begin(fitted, data, config.fit, seed)
+
+    perceptual = aside(lambda: PerceptualLoss(device)) if config.fit.perceptual else None
+    realigned = {round(share * config.fit.steps) for share in config.realign}
+    backend = backend_name(device)
+    steps, every = config.fit.steps, max(1, config.fit.steps // _PREVIEWS)
+
+    def keep() -> float:
+        save_fitted(portrait, fitted, _COURSE, {f"course.{name}": value for name, value in course.tensors().items()})
+        portrait.keep("reconstruction", share * (0.24 + 0.76 * course.step / steps))
+        return time.monotonic()
+
+    kept = keep()
+    for step, _ in fit(fitted, data, config.fit, seed, perceptual=perceptual, course=course):
+        message = f"Fitting {len(fitted.avatar):,} Gaussians with {backend}, step {step + 1} of {steps}"
+        picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
+        aligning = step + 1 in realigned  # which belongs to the step: before it is done, nothing is kept
+        try:
+            yield news(0.24 + 0.76 * (step + 1) / steps, message, picture)
+        except GeneratorExit:
+            if not aligning:
+                with contextlib.suppress(InputError):  # a disk that is full is no reason not to stop
+                    keep()
+            raise
+        if aligning:
+            # Once more in the end: what is left of a frame's misplacement trembles from frame to frame, which strong edits show.
+            for done in align_frames(fitted, data, data.pictures(range(len(data))), _LATER_LOOKS, seed):
+                again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
+                yield news(0.24 + 0.76 * (step + 1) / steps, again)
+        if time.monotonic() - kept > _KEPT_EVERY:
+            kept = keep()
+    return fitted, data.select(torch.tensor([len(data) // 2]))
+
+
+def _place(
+    portrait: Portrait,
+    tracked: BodyParameters,
+    trained: Tensor,
+    data: TrainingFrames,
+    body: BodyModel,
+    config: ReconstructionConfig,
+    news: Callable[[float, str], Progress],
+) -> Generator[Progress, None, Fitted]:
+    """An avatar that is to be fitted to ``data``, the clip's frames ``trained``, in poses that agree with them."""
+    seed = portrait.settings.seed
     yield news(0.02, "Placing Gaussians on the body")
     chosen = torch.searchsorted(trained, diverse_frames(tracked, trained, config.views).cpu())
     views = data.select(chosen)
@@ -208,22 +266,7 @@ def _learn(
     for done in align_frames(fitted, data, data.pictures(range(len(data))), _FIRST_LOOKS, seed):
         message = f"Aligning the body with the pictures, frame {done} of {len(data)}"
         yield news(0.06 + 0.18 * done / len(data), message)
-    fitted = _start(body, fitted.poses, views, hair, config)
-
-    perceptual = aside(lambda: PerceptualLoss(device)) if config.fit.perceptual else None
-    realigned = {round(share * config.fit.steps) for share in config.realign}
-    backend = backend_name(device)
-    steps, every = config.fit.steps, max(1, config.fit.steps // _PREVIEWS)
-    for step, _ in fit(fitted, data, config.fit, seed, perceptual=perceptual):
-        message = f"Fitting {len(fitted.avatar):,} Gaussians with {backend}, step {step + 1} of {steps}"
-        picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
-        yield news(0.24 + 0.76 * (step + 1) / steps, message, picture)
-        if step + 1 in realigned:
-            # Once more in the end: what is left of a frame's misplacement trembles from frame to frame, which strong edits show.
-            for done in align_frames(fitted, data, data.pictures(range(len(data))), _LATER_LOOKS, seed):
-                again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
-                yield news(0.24 + 0.76 * (step + 1) / steps, again)
-    return fitted, data.select(torch.tensor([len(data) // 2]))
+    return _start(body, fitted.poses, views, hair, config)
 
 
 def _start(body: BodyModel, poses: Poses, views: TrainingFrames, hair: Tensor, config: ReconstructionConfig) -> Fitted:
@@ -268,13 +311,15 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
-def save_fitted(portrait: Portrait, fitted: Fitted, name: str = _AVATAR) -> None:
-    """Write avatar, renderer and refined tracking to ``name``."""
+def save_fitted(
+    portrait: Portrait, fitted: Fitted, name: str = _AVATAR, more: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write avatar, renderer and refined tracking to ``name``, and ``more`` beside them."""
     tensors = {f"avatar.{key}": value for key, value in fitted.avatar.state_dict().items()}
     tensors |= {f"renderer.{key}": value for key, value in fitted.renderer.state_dict().items()}
     tensors |= {f"body.{key}": value for key, value in fitted.poses.refined.tensors().items()}
     tensors |= {"nodes": fitted.poses.nodes, "exposure": fitted.poses.exposure}
-    portrait.save_tensors(name, tensors)
+    portrait.save_tensors(name, tensors | dict(more or {}))
 
 
 def load_fitted(portrait: Portrait, device: torch.device) -> Fitted:
@@ -289,17 +334,19 @@ def _load(portrait: Portrait, name: str, device: torch.device) -> Fitted:
         raise InputError(f"{portrait.path(name)} was written by another version. Reconstruct the clip again.")
     body: BodyModel = load_body(portrait.settings.body, device)
 
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-
-    state = part("avatar.")
+    state = _part(tensors, "avatar.")
     channels = state["features"].shape[1]
     texels = Texels(state["texel_faces"], state["barycentrics"], state["uvs"], state["spacing"])
     avatar = Avatar(state["mesh_faces"], texels, channels)
     avatar.load_state_dict(state)
-    layers = part("renderer.")
+    layers = _part(tensors, "renderer.")
     renderer = NeuralRenderer(channels, len(layers["enter.bias"]) if layers else 0)
     renderer.load_state_dict(layers)
-    poses = Poses.start(body, BodyParameters(**part("body.")).to(device))
+    poses = Poses.start(body, BodyParameters(**_part(tensors, "body.")).to(device))
     poses.nodes, poses.exposure = tensors["nodes"].to(device), tensors["exposure"].to(device)
     return Fitted(body, avatar.to(device), renderer.to(device), poses)
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those of ``tensors`` whose names begin so, without it."""
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

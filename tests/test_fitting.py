@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load, save
 from threads import torch_threads
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
@@ -15,7 +16,7 @@ from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
 from portraitgen import fitting, frames, renderer
 from portraitgen.avatar import Avatar, sample_texels
-from portraitgen.fitting import FitConfig, Fitted, fit
+from portraitgen.fitting import Course, FitConfig, Fitted, fit
 from portraitgen.frames import TrainingFrames
 from portraitgen.losses import PerceptualLoss, psnr
 from portraitgen.poses import Poses
@@ -74,6 +75,31 @@ def test_a_fit_recovers_the_appearance(truth: tuple[Fitted, TrainingFrames]) -> 
     assert before < 15
     assert quality(fitted, data) > 28
     assert all(torch.isfinite(p).all() for p in fitted.avatar.parameters())
+
+
+def test_a_fit_that_was_left_ends_as_if_it_had_not_been(truth: tuple[Fitted, TrainingFrames]) -> None:
+    _, data = truth
+    config = dataclasses.replace(CONFIG, steps=14, coarse_steps=3)
+    torch.manual_seed(1)
+    through, left = make_fitted(), make_fitted()
+    left.avatar.load_state_dict(through.avatar.state_dict())
+    left.renderer.load_state_dict(through.renderer.state_dict())
+    losses = [float(loss) for _, loss in fit(through, data, config, seed=3)]
+    course = Course.begin(left, data, config, 3)
+    steps = fit(left, data, config, seed=3, course=course)
+    seen = [float(next(steps)[1]) for _ in range(5)]
+    steps.close()  # type: ignore[attr-defined]
+    written = save({name: value.clone().contiguous() for name, value in course.tensors().items()})
+    torch.manual_seed(2)
+    again = make_fitted()
+    again.avatar.load_state_dict(left.avatar.state_dict())
+    again.renderer.load_state_dict(left.renderer.state_dict())
+    resumed = Course.resume(again, config, load(written))
+    seen += [float(loss) for _, loss in fit(again, data, config, seed=9, course=resumed)]
+    assert seen == losses
+    for kept, wanted in ((again.avatar, through.avatar), (again.renderer, through.renderer)):
+        for name, value in wanted.state_dict().items():
+            assert torch.equal(kept.state_dict()[name], value), name
 
 
 def test_without_a_network_the_gaussians_are_plain_colours(truth: tuple[Fitted, TrainingFrames]) -> None:

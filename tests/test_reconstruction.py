@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from quick import quicken
 
 from portraitgen import pipeline, reconstruction
 from portraitgen.errors import InputError
+from portraitgen.estimates import expected_seconds, kept_share
 from portraitgen.portrait import Portrait
 
 CLIP = Path(__file__).parent.parent / "examples" / "portrait.mp4"
@@ -49,3 +51,75 @@ def test_a_run_cut_off_after_the_fit_does_not_repeat_it(tmp_path: Path, monkeypa
     assert (shown == pictures[-1]).all()
     assert (cut / "avatar.safetensors").read_bytes() == (whole / "avatar.safetensors").read_bytes()
     assert sorted(path.name for path in cut.iterdir()) == sorted(path.name for path in whole.iterdir())
+
+
+@pytest.fixture(scope="module")
+def matted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A portrait whose clip is cut out, and not learned yet."""
+    folder = tmp_path_factory.mktemp("matted") / "portrait"
+    list(pipeline.reconstruct(CLIP, folder, max_seconds=0.3, until="matting"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, matted: Path) -> Path:
+    """The same, learned in one go."""
+    folder = tmp_path_factory.mktemp("whole") / "portrait"
+    shutil.copytree(matted, folder)
+    list(pipeline.reconstruct(CLIP, folder, max_seconds=0.3))
+    return folder
+
+
+@pytest.mark.parametrize("last", [3, 2])
+def test_a_fit_that_is_stopped_is_gone_on_with(tmp_path: Path, matted: Path, whole: Path, last: int) -> None:
+    """After the third of four steps, or after the second, which the frames' new alignment belongs to."""
+    cut = tmp_path / "cut"
+    shutil.copytree(matted, cut)
+    job = pipeline.reconstruct(CLIP, cut, max_seconds=0.3)
+    assert any(step.message.endswith(f"step {last} of 4") for step in job)
+    job.close()  # type: ignore[attr-defined]
+    done = {3: 3, 2: 0}[last]
+    assert kept_share(cut, "reconstruction") == pytest.approx(learned_share(cut, done), abs=1e-3)
+    steps = list(pipeline.reconstruct(CLIP, cut, max_seconds=0.3))
+    assert next(step.message for step in steps if ", step " in step.message).endswith(f"step {done + 1} of 4")
+    assert not any("Placing" in step.message for step in steps), "nothing is begun anew"
+    same(cut, whole)
+
+
+def test_a_fit_whose_process_is_killed_is_gone_on_with(
+    tmp_path: Path, matted: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut, real = tmp_path / "cut", reconstruction.fit
+    shutil.copytree(matted, cut)
+
+    def killed(*arguments: Any, **options: Any) -> Iterator[Any]:
+        for number, step in enumerate(real(*arguments, **options)):
+            if number == 3:
+                raise RuntimeError("killed")
+            yield step
+
+    monkeypatch.setattr(reconstruction, "fit", killed)
+    monkeypatch.setattr(reconstruction, "_KEPT_EVERY", 0.0)
+    with pytest.raises(RuntimeError, match="killed"):
+        list(pipeline.reconstruct(CLIP, cut, max_seconds=0.3))
+    monkeypatch.setattr(reconstruction, "fit", real)
+    steps = list(pipeline.reconstruct(CLIP, cut, max_seconds=0.3))
+    assert {step.message[-11:] for step in steps if ", step " in step.message} == {"step 4 of 4"}
+    same(cut, whole)
+
+
+def learned_share(folder: Path, steps: int) -> float:
+    """Share of the stage that lies before step ``steps`` + 1 of 4."""
+    portrait = Portrait.load(folder)
+    part, all_of_it = (
+        expected_seconds(("reconstruction",), count, "preview", size=portrait.crop.size)["reconstruction"]
+        for count in (3, portrait.clip.frame_count)
+    )
+    return 0.99 * part / all_of_it * (0.24 + 0.76 * steps / 4)
+
+
+def same(cut: Path, whole: Path) -> None:
+    """Assert that both folders hold the same, and nothing half done."""
+    assert (cut / "avatar.safetensors").read_bytes() == (whole / "avatar.safetensors").read_bytes()
+    assert sorted(path.name for path in cut.iterdir()) == sorted(path.name for path in whole.iterdir())
+    assert kept_share(cut, "reconstruction") == 1
