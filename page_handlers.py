@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,16 @@ from portraitgen.cores import usable_cores
 from portraitgen.editors import ENGINES
 from portraitgen.engines import settle_engine
 from portraitgen.errors import InputError, Overrun
-from portraitgen.estimates import clip_seconds, expected_seconds, finished_stages, seconds_left, share_done
+from portraitgen.estimates import (
+    clip_seconds,
+    expected_seconds,
+    finished_stages,
+    kept_share,
+    seconds_left,
+    share_done,
+)
 from portraitgen.heap import trim
-from portraitgen.lending import LONGEST, gpu_calls, gpu_seconds, longest_call, ways_to_fit
+from portraitgen.lending import LONGEST, SPARE, gpu_calls, gpu_seconds, longest_call, ways_to_fit
 from portraitgen.limits import MAX_START
 from portraitgen.progress import Progress
 from portraitgen.results import conclude
@@ -79,7 +86,7 @@ from portraitgen.wording import (
 SHOWN = ("reconstruct", "edit", "render")  # what these jobs make is shown; of the others come files beside it
 
 
-def work(job: Job) -> Iterator[Progress]:
+def work(job: Job) -> Generator[Progress, None, None]:
     """Do one job from its clip on; what an earlier job of the session has finished is not done again."""
     from portraitgen import pipeline
 
@@ -99,9 +106,17 @@ def work(job: Job) -> Iterator[Progress]:
 
 @spaces.GPU(duration=gpu_seconds)
 def compute(job: Job) -> Iterator[Progress | InputError | OSError]:
-    """Do one call's part of a job on a shared GPU. What a person can put right is yielded: of an error only its class comes back."""
+    """Do one call's part of a job on a shared GPU. What a person can put right is yielded: of an error only its class comes back.
+
+    Learning that is not done when the call is about to end is stopped, and with that kept.
+    """
+    end = time.monotonic() + gpu_seconds(job) - SPARE
     try:
-        yield from work(job)
+        with contextlib.closing(work(job)) as steps:
+            for step in steps:
+                yield step
+                if job.learns and time.monotonic() >= end:
+                    return
     except (InputError, OSError) as error:
         yield error
 
@@ -129,14 +144,26 @@ def share(job: Job) -> Iterator[Progress]:
         pipeline.load_for_learning()
         pipeline.load_for_editing()
         for call in gpu_calls(job):
-            try:
-                with contextlib.closing(compute(call)) as steps:
-                    for step in steps:
-                        if not isinstance(step, Progress):
-                            raise step
-                        yield step
-            except gr.Error as error:
-                raise refusal(error, call) from None
+            yield from lent(call)
+
+
+def lent(call: Job) -> Iterator[Progress]:
+    """Do one of a job's calls: learning in as many as it takes, each going on from what the one before has kept."""
+    while True:
+        kept = kept_share(call.portrait, "reconstruction")
+        try:
+            with contextlib.closing(compute(call)) as steps:
+                for step in steps:
+                    if not isinstance(step, Progress):
+                        raise step
+                    yield step
+        except gr.Error as error:
+            raise refusal(error, call) from None
+        now = kept_share(call.portrait, "reconstruction")
+        if not call.learns or now == 1:
+            return
+        if now <= kept:
+            raise Overrun(explain_overrun(finished_stages(call.portrait), longer=gpu_seconds(call) < LONGEST))
 
 
 def refusal(error: gr.Error, call: Job) -> InputError:

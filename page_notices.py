@@ -12,7 +12,7 @@ from page_handlers import engines, too_long
 from portraitgen import weights
 from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
-from portraitgen.lending import PRICE, gpu_calls, gpu_seconds
+from portraitgen.lending import PRICE, gpu_calls, reserved_seconds
 from portraitgen.sessions import Session, make_job
 from portraitgen.weights import Fetching
 from portraitgen.wording import describe_fetching, describe_price, note
@@ -114,7 +114,7 @@ def prices(
         request = EditRequest(kind, engine=engine, key_frames=int(key_frames) if key_frames else None)
         edit = replace(job, verb="edit", source=job.portrait, options={"request": request})
         warning = too_long(edit)
-        reserved = [round(PRICE * gpu_seconds(call)) for call in gpu_calls(edit)]
+        reserved = [round(PRICE * reserved_seconds(call)) for call in gpu_calls(edit)]
         cost = describe_price(reserved)
         told[kind] = note(warning, cost, bad=True) if warning else note(cost)
     return told

@@ -6,16 +6,18 @@ faster than two CPU cores a GPU is, is set by hand, so a call that turns out too
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 from .editors import engine_for
-from .estimates import expected_seconds, finished_stages
+from .estimates import expected_seconds, finished_stages, kept_share
 from .pipeline import PRESETS
 from .sessions import Job
 
 LONGEST = 120  # seconds of one call: longer ones few visitors are allowed
 PRICE = 1.5  # seconds of a visitor's share for one reserved, on the cards lent now
+SPARE = 3.0  # seconds before the end of a call in which a fit that is not done is kept, for the next call to go on with
 _START = 5.0  # seconds until a worker is forked, has the card and has read the portrait
 _MORE = 1.5  # times as long after a call that was too short
 _FASTER = {
@@ -37,7 +39,7 @@ _ENGINES = {
 def gpu_calls(job: Job) -> tuple[Job, ...]:
     """The calls that ``job`` takes, in order, its stages without a GPU being done: learning the clip is one, what is made of it the next.
 
-    Each starts from what the one before left on the disk.
+    Each starts from what the one before left on the disk. Learning is cut into more where it does not fit one: `LONGEST`.
     """
     calls = []
     if job.learns and "reconstruction" not in finished_stages(job.portrait):
@@ -52,9 +54,19 @@ def gpu_seconds(job: Job) -> int:
     return min(LONGEST, round(_needed(job) * _MORE**job.overruns))
 
 
+def reserved_seconds(call: Job) -> int:
+    """Seconds that will have been reserved for one of `gpu_calls`, in as many calls as it takes."""
+    seconds = gpu_seconds(call)
+    if not call.learns or seconds < LONGEST:
+        return seconds
+    more = math.ceil(max(0.0, _needed(call) - LONGEST) / (LONGEST - _START - SPARE))
+    return round(_needed(call) + more * (_START + SPARE))
+
+
 def longest_call(job: Job) -> float:
-    """Seconds that the longest of the calls of ``job`` is expected to take; more than `LONGEST` and it will hardly be done."""
-    return max(map(_needed, gpu_calls(job)), default=0.0)
+    """Seconds that the longest call of ``job`` is expected to take of those that cannot be cut; more than `LONGEST` and it will hardly be
+    done."""
+    return max((_needed(call) for call in gpu_calls(job) if not call.learns), default=0.0)
 
 
 def ways_to_fit(job: Job) -> tuple[str, float]:
@@ -75,7 +87,7 @@ def ways_to_fit(job: Job) -> tuple[str, float]:
 
 def _needed(job: Job) -> float:
     """Seconds that one call is expected to take."""
-    finished = finished_stages(job.portrait) if job.learns else ()
+    finished, kept = (finished_stages(job.portrait) if job.learns else ()), kept_share(job.portrait, "reconstruction")
     stages = [stage for stage in job.stages if stage in _FASTER and stage not in finished]
     expected = expected_seconds(stages, job.frame_count, job.preset, cores=2)
     request = job.options.get("request")
@@ -86,6 +98,9 @@ def _needed(job: Job) -> float:
         usual = CONFIGS[job.preset].key_frames
         pictures = request.key_frames or usual
         loading, each = _ENGINES.get(engine_for(request.kind, request.engine, "cuda"), (0.0, 0.0))
-    more = {"edit": pictures / usual}  # of what a stage takes, as expected for the preset's key frames
-    seconds = _START + sum(expected[stage] / _FASTER[stage] * more.get(stage, 1) for stage in stages)
+    # Of what a stage takes: as expected for the preset's key frames; what is not learned yet.
+    more = {"edit": pictures / usual, "reconstruction": 1 - kept}
+    seconds = (
+        _START + SPARE * job.learns + sum(expected[stage] / _FASTER[stage] * more.get(stage, 1) for stage in stages)
+    )
     return seconds + loading + each * pictures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -24,8 +25,17 @@ from portraitgen.apart import apart
 from portraitgen.clip import probe
 from portraitgen.crop import Crop
 from portraitgen.editors import ENGINES, EditRequest
-from portraitgen.errors import InputError
-from portraitgen.lending import LONGEST, PRICE, gpu_calls, gpu_seconds, longest_call, ways_to_fit
+from portraitgen.errors import InputError, Overrun
+from portraitgen.estimates import finished_stages
+from portraitgen.lending import (
+    LONGEST,
+    PRICE,
+    gpu_calls,
+    gpu_seconds,
+    longest_call,
+    reserved_seconds,
+    ways_to_fit,
+)
 from portraitgen.pipeline import PRESETS
 from portraitgen.portrait import Portrait
 from portraitgen.progress import Progress
@@ -73,8 +83,12 @@ def test_seconds_follow_what_is_left_to_do(tmp_path: Path) -> None:
     whole = gpu_seconds(learn)
     finish(learn.portrait, "clip", "tracking", "matting")
     assert gpu_seconds(learn) == whole, "what needs no GPU is not paid for in any case"
+    facts = {"stages": dict.fromkeys(("clip", "tracking", "matting"), 1.0), "kept": {"reconstruction": 0.5}}
+    (learn.portrait / "portrait.json").write_text(json.dumps(facts))
+    half = gpu_seconds(learn)
+    assert whole / 2 <= half <= whole / 2 + 5, "what was learned before is not paid for again"
     finish(learn.portrait, "clip", "tracking", "matting", "reconstruction")
-    assert gpu_seconds(learn) < whole
+    assert gpu_seconds(learn) < half
 
 
 def test_key_frames_are_paid_for(tmp_path: Path) -> None:
@@ -299,7 +313,7 @@ def test_after_a_call_that_was_too_short_the_next_goes_on_with_more_time(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(globals(), "LEARN", 11)
-    monkeypatch.setattr(lending, "_START", 8.0 - 80 / 12)  # a call of about ten seconds
+    monkeypatch.setattr(lending, "_START", 5.0 - 80 / 12)  # a call of about ten seconds
     session, shown, error = press(Session())
     assert "The cut-out clip is kept: press the button again to go on from there, with more time." in error
     assert error.replace("'", "&#x27;") in shown[-1]
@@ -313,6 +327,40 @@ def test_after_a_call_that_was_too_short_the_next_goes_on_with_more_time(
     assert [told.count(f"{stage}-began") for stage in STAGES] == [1, 1, 1, 2, 1]
     assert all(told.count(f"{stage}-ended") == 1 for stage in STAGES)
     assert sessions.overruns(session) == 0
+
+
+def test_learning_longer_than_one_call_goes_on_in_the_next(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 170
+
+    def learn(portrait: Portrait, *_: Any) -> Iterator[Progress]:
+        space.tell("reconstruction-began")
+        for step in range(round(steps * portrait.kept.get("reconstruction", 0.0)), steps):
+            space.tell(f"step-{step}")
+            portrait.keep("reconstruction", (step + 1) / steps)
+            yield Progress("reconstruction", step / steps, f"Step {step}.")
+
+    monkeypatch.setattr(reconstruction, "reconstruct", learn)
+    monkeypatch.setattr(page_handlers.time, "monotonic", itertools.count().__next__)  # a second for each step
+    own = sessions.open_session(Session())
+    job = make_job(str(CLIP), "high", 0.0, 0.5, own)
+    (call,) = gpu_calls(job)
+    expected = reserved_seconds(call)
+    for _ in page_handlers.run(job):
+        pass
+    assert "reconstruction" in finished_stages(job.portrait)
+    assert [line for line in space.told() if line.startswith("step-")] == [f"step-{step}" for step in range(steps)]
+    (_, first), (_, second) = space.gpu.calls
+    assert second < first == LONGEST
+    assert first + second == pytest.approx(expected, abs=10)
+
+
+def test_learning_that_gets_nowhere_ends(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "LEARN", 500)
+    monkeypatch.setattr(page_handlers.time, "monotonic", itertools.count().__next__)
+    own = sessions.open_session(Session())
+    with pytest.raises(Overrun, match="The cut-out clip is kept: press the button again"):
+        list(page_handlers.run(make_job(str(CLIP), "preview", 0.0, 0.5, own)))
+    assert len(space.gpu.calls) == 1
 
 
 def test_an_edit_that_was_too_long_keeps_what_was_learned(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
