@@ -2,6 +2,9 @@
 
 A visitor pays with their daily share for what is reserved, and a call that takes longer is ended. The seconds follow `estimates`; how much
 faster than two CPU cores a GPU is, is set by hand, so a call that turns out too short is asked for longer the next time.
+
+Putting the person back into the frames and encoding need no GPU, and are in the call all the same, in step with the rendering: outside of
+it they would need every rendered picture stored, 1 MB each at 512 pixels, and the edited scene, which the engines make on the GPU.
 """
 
 from __future__ import annotations
