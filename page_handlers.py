@@ -207,6 +207,8 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         job = replace(job, notice=" ".join(filter(None, [job.notice, too_long(job)])))
         already = finished_stages(job.portrait) if job.learns else frozenset()
         expected = expected_seconds([s for s in job.stages if s not in already], job.frame_count, job.preset)
+        before = {"reconstruction": kept_share(job.portrait, "reconstruction")}  # by a run that was cut off
+        expected = {stage: seconds * (1 - before.get(stage, 0.0)) for stage, seconds in expected.items()}
         yield kept, note(STARTING, job.notice, value=0.0), None
         latest: Any = None
         remarks: tuple[str, ...] = ()
@@ -216,7 +218,8 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
             latest = step.preview if step.preview is not None else latest
             remarks = tuple(dict.fromkeys(remarks + step.notes))
             if step.stage in expected:
-                done[step.stage] = max(done.get(step.stage, 0.0), step.fraction)
+                start = before.get(step.stage, 0.0)
+                done[step.stage] = max(done.get(step.stage, 0.0), (step.fraction - start) / (1 - start))
             now = time.monotonic()
             if now - told < 0.4 and step.fraction < 1:
                 continue

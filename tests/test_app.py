@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
 import shutil
@@ -397,6 +399,20 @@ def test_the_bar_never_goes_back(own: sessions.Session, tmp_path: Path, monkeypa
     assert len(shares) == 5
     assert shares == sorted(shares)
     assert job.clip.stat().st_mtime > 0, "what a job works with is not swept while it runs"
+
+
+def test_what_was_learned_before_is_not_waited_for(
+    own: sessions.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = sessions.make_job(str(write_clip(tmp_path / "clip.mp4")), "preview", 0, 10, own)
+    job.portrait.mkdir()
+    facts = {"stages": dict.fromkeys(("clip", "tracking", "matting"), 1.0), "kept": {"reconstruction": 0.6}}
+    (job.portrait / "portrait.json").write_text(json.dumps(facts))
+    steps = [Progress("reconstruction", fraction, "At work.") for fraction in (0.6, 0.8, 1.0)]
+    monkeypatch.setattr(page_handlers, "run", lambda job: iter(steps))
+    monkeypatch.setattr(page_handlers.time, "monotonic", itertools.count(0, 10).__next__)
+    shown = [str(view[1]) for view in page_handlers.drive(own, lambda own: job)]
+    assert re.findall(r'value="([\d.]+)"', "".join(shown)) == ["0.000", "0.000", "0.500", "1.000"]
 
 
 def test_the_page_starts_without_heavy_libraries() -> None:
