@@ -21,6 +21,9 @@ _REACH = 2.8  # crop side in head heights, at most, unless the head's own way th
 _REACH_UPRIGHT = 4.5  # the same in frames that are taller than wide, which are filled by the person down to the waist
 _REACH_UNKNOWN = 2.2  # the same where no shoulders were found
 _HAIR, _SIDES, _CHIN = 0.3, 0.2, 0.15  # margins about the head box in head heights
+_BESIDE = (
+    0.04  # margin beside the shoulders, share of the crop's side: towards its borders the person fades into the frame
+)
 _NEARLY_ALL = 0.9  # a crop this close to a side of the frame takes all of it
 _OUTLIERS = 5  # frames of the running median that drops single wrong detections
 
@@ -127,8 +130,9 @@ def choose_crop(info: ClipInfo, head_boxes: np.ndarray, shoulder_boxes: np.ndarr
 
     Args:
         head_boxes, shoulder_boxes: ``[T, 4]`` left, top, right, bottom in source pixels; rows of NaN where unknown. Single wrong
-            detections are ignored. The square lies inside the frame unless the head's way is longer than the frame's shorter side, or the
-            frame is taller than wide: then it goes down to the waist, where the person would otherwise be left half done.
+            detections are ignored. The square lies inside the frame unless the way of head and shoulders is longer than the frame's
+            shorter side, or the frame is taller than wide: then it goes down to the waist, where the person would otherwise be left half
+            done. It is made longer for the shoulders' sake only as far as it can have more pixels for it, so that the face stays as sharp.
 
     Raises InputError if no head was found in any frame.
     """
@@ -149,10 +153,14 @@ def choose_crop(info: ClipInfo, head_boxes: np.ndarray, shoulder_boxes: np.ndarr
     for whole in (shorter, longest):
         if _NEARLY_ALL * whole <= side <= whole / _NEARLY_ALL:
             side = max(whole, needed)
+    usual = min(side, shorter)
+    across = (want[2] - want[0]) / (1 - 2 * _BESIDE)
+    if across * (1 - _BESIDE) > side:  # not for the sake of a margin alone
+        side = max(side, min(across, info.width, usual * LARGEST_SIZE / MAX_SIZE))
     side = np.ceil(side)
     left = _placed((want[0] + want[2] - side) / 2, side, must[0], must[2], info.width)
     top = _placed(must[1], side, must[1], must[3], info.height)
-    most = min(MAX_SIZE * max(side / shorter, 1), LARGEST_SIZE)
+    most = min(MAX_SIZE * side / usual, LARGEST_SIZE)
     size = int(max(min(side, most) // 16 * 16, MIN_SIZE))
     return Crop(left, top, float(side), size)
 

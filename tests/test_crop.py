@@ -73,6 +73,21 @@ def test_person_moving_sideways_stays_in() -> None:
     assert crop.left >= 0
 
 
+def test_shoulders_that_travel_stay_in_and_the_face_as_sharp() -> None:
+    """The numbers of a clip whose camera pans: the square stood in the middle of the way and cut off an arm at either end of it."""
+    head = boxes(np.linspace(520, 730, 20), 360, 260, 400)
+    shoulders = boxes(np.linspace(600, 735, 20), 600, 660, 240)
+    crop = choose_crop(info(1280, 720), head, shoulders)
+    fading = 0.03 * crop.side
+    assert crop.left <= shoulders[:, 0].min() - fading
+    assert crop.left + crop.side >= shoulders[:, 2].max() + fading
+    assert crop.size / crop.side == pytest.approx(512 / 720, rel=0.03)
+    still = choose_crop(info(1280, 720), head[9:11].repeat(10, 0), shoulders[9:11].repeat(10, 0))
+    assert (still.top, still.side, still.size) == (0, 720, 512), "no larger where it has room"
+    far = choose_crop(info(1280, 720), head, boxes(np.linspace(200, 1080, 20), 600, 660, 240))
+    assert (far.side, far.size) == (1080, 768), "no farther than the pixels go"
+
+
 def test_single_wrong_boxes_do_not_count() -> None:
     head, shoulders = boxes(700, 250, 160, 220), boxes(700, 460, 480, 140)
     expected = choose_crop(info(1280, 720), head, shoulders)
