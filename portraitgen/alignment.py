@@ -9,13 +9,15 @@ renders without any backward pass, where refinement by gradient descent takes do
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import torch
+from scipy.linalg import solveh_banded
 from torch import Tensor
 
 from .avatar import on_surface, triangle_frames
@@ -25,6 +27,7 @@ from .fitting import Fitted
 from .frames import TrainingFrames
 from .initialization import DEPTH_TOLERANCE, project
 from .mesh import rasterize_mesh
+from .poses import PosedMesh
 from .rasterization import rasterize
 from .streaming import breathe
 
@@ -42,7 +45,12 @@ _OPAQUE = 0.3
 _COVERED, _DARK, _BRIGHT = 0.95, 0.08, 0.95  # alpha and colours of pixels that tell of the camera's gain
 _ENOUGH = 200  # of these pixels
 _LARGEST_GAIN = 0.7  # logarithm
+_STEADYING_POINTS = 800  # Gaussians looked at while frames are compared with their neighbours
+_STEADINESS = 8.0  # how much more the motion between two frames is trusted than where either lies: three frames to both sides count
 _MOST_AT_ONCE = 8  # frames with a GPU, each of which takes some memory there
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -107,17 +115,36 @@ class Alignment:
         derivatives, left = self._derivatives(where), 0.0
         for _ in range(looks):
             places, moved, trust = self._look(where, image, alpha, target)
-            weight = trust / (1 + (moved.norm(dim=1) / _FAR) ** 2)
             left = _SHRINK * float((trust * moved.norm(dim=1)).sum() / trust.sum().clamp_min(1e-6))
-            weight = weight * (_INDEPENDENT / len(self.points)) / _NOISE**2
-            matrix, right = _normal_equations(*self._project(derivatives, *places), moved, weight)
-            matrix.diagonal().add_(1)
-            right -= self._corrections(frame) / self.sigma
-            factor = torch.linalg.cholesky(matrix)
-            self._move(frame, self.sigma * torch.cholesky_solve(right[:, None], factor)[:, 0])
+            self.move(frame, self._solve(derivatives, places, moved, trust, self._corrections(frame)))
             if left < _SETTLED:
                 break
         return left
+
+    @torch.no_grad()
+    def strayed(self, frame: int, flow: np.ndarray, trust: np.ndarray) -> Tensor:
+        """The change ``[N]`` of the frame after ``frame`` that would put its body where the clip's own motion takes that of ``frame``.
+
+        Args:
+            flow, trust: from the one picture to the other, see `_flow`.
+        """
+        pair = torch.tensor([frame, frame + 1], device=self.K.device)
+        mesh = self.fitted.mesh(pair)
+        before, after = self.fitted.avatar(mesh).means[:, self.points]
+        (xy, _), motion, known = self._measured(mesh[:1], before, flow, trust)
+        places = project(after, self.K)
+        nothing = torch.zeros_like(self.sigma)
+        return self._solve(self._derivatives(pair[1:]), places, xy + motion - places[0], known, nothing)
+
+    def _solve(
+        self, derivatives: Tensor, places: tuple[Tensor, Tensor], moved: Tensor, trust: Tensor, corrections: Tensor
+    ) -> Tensor:
+        """The change ``[N]`` of all ``corrections`` so far ``[N]`` that moves the points from their ``places`` by ``moved`` ``[P, 2]``."""
+        weight = trust / (1 + (moved.norm(dim=1) / _FAR) ** 2) * (_INDEPENDENT / len(self.points)) / _NOISE**2
+        matrix, right = _normal_equations(*self._project(derivatives, *places), moved, weight)
+        matrix.diagonal().add_(1)
+        factor = torch.linalg.cholesky(matrix)
+        return self.sigma * torch.cholesky_solve((right - corrections / self.sigma)[:, None], factor)[:, 0]
 
     def _look(
         self, where: Tensor, image: Tensor, cover: Tensor, target: np.ndarray
@@ -136,9 +163,16 @@ class Alignment:
         small, coverage = _shrunk(picture[0]), _shrunk(alpha[0])
         self._expose(where, small, image, torch.minimum(coverage, cover)[0])
         flow, trust = _flow(_gray(small, coverage[0]), target)
-        _, _, depths = rasterize_mesh(mesh.vertices, fitted.body.faces, self.K, self.size, self.size)
+        return self._measured(mesh, posed.means[0, self.points], flow, trust)
+
+    def _measured(
+        self, mesh: PosedMesh, means: Tensor, flow: np.ndarray, trust: np.ndarray
+    ) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+        """Pixel ``[P, 2]`` and depth ``[P]`` of the points at ``means`` ``[P, 3]`` on one frame's ``mesh``; the ``flow`` ``[P, 2]`` and the
+        ``trust`` ``[P]`` there, none where they are hidden."""
+        _, _, depths = rasterize_mesh(mesh.vertices, self.fitted.body.faces, self.K, self.size, self.size)
         depths = torch.where(depths > 0, depths, torch.inf)[0]
-        xy, depth = project(posed.means[0, self.points], self.K)
+        xy, depth = project(means, self.K)
         inside = ((xy >= 1) & (xy < self.size - 1)).all(1)
         column, row = xy.long().clamp(0, self.size - 1).unbind(1)
         visible = inside & self.inside[row, column] & (depth < depths[row, column] + DEPTH_TOLERANCE)
@@ -212,7 +246,7 @@ class Alignment:
             ]
         )
 
-    def _move(self, frame: int, change: Tensor) -> None:
+    def move(self, frame: int, change: Tensor) -> None:
         """Add ``change`` ``[N]`` to the corrections of a frame."""
         poses = self.fitted.poses
         now, nodes = poses.refined, self.influence.shape[1]
@@ -272,20 +306,74 @@ def align_frames(
         looks: at most so many renders of each frame.
         seed: of the choice of Gaussians.
     """
-    workers = _at_once(data.K.device)
-    stream, done, alignment = iter(pictures), 0, None
+    alignment = Alignment(fitted, data.K, data.inside, seed)
 
     def work(picture: tuple[int, Tensor, Tensor]) -> None:
-        assert alignment is not None
         alignment.align(picture[0], picture[1].float() / 255, picture[2].float() / 255, looks)
 
+    for done, _ in enumerate(_side_by_side(work, pictures, data.K.device), 1):
+        yield done
+
+
+def steady_frames(
+    fitted: Fitted, data: TrainingFrames, pictures: Iterable[tuple[int, Tensor, Tensor]], seed: int
+) -> Iterator[int]:
+    """Take the trembling out of aligned poses; yields how many frames are done after each.
+
+    Each frame is aligned by itself, to some tenths of a pixel that are another error in every frame. From one frame to the next the clip's
+    own optical flow knows the motion better: poses are moved towards what their neighbours and the flow say, as a running average is, but
+    along the motion, so that nothing lags. Frames that are left out of ``pictures`` stay as they are.
+
+    Args:
+        fitted: avatar and poses.
+        data: the clip's camera, and which pixels show its frames.
+        pictures: index of the frame, in order, its picture ``[3, S, S]`` and alpha ``[1, S, S]``, uint8. A stream.
+        seed: of the choice of Gaussians.
+    """
+    alignment = Alignment(fitted, data.K, data.inside, seed, AlignmentConfig(points=_STEADYING_POINTS))
+
+    def work(pair: tuple[tuple[int, np.ndarray], tuple[int, np.ndarray]]) -> tuple[int, Tensor] | None:
+        (frame, before), (following, after) = pair
+        if following != frame + 1:
+            return None
+        return following, alignment.strayed(frame, *_flow(before, after)).cpu()
+
+    grays = ((frame, _masked_gray(image, alpha)) for frame, image, alpha in pictures)
+    links: dict[int, Tensor] = {}
+    for done, link in enumerate(_side_by_side(work, itertools.pairwise(grays), data.K.device), 2):
+        if link is not None:
+            links[link[0]] = link[1]
+        yield done
+    if links:
+        change = _between_neighbours(links, len(fitted.poses.refined)).to(data.K)
+        for frame in range(len(change)):
+            alignment.move(frame, change[frame])
+
+
+def _between_neighbours(links: dict[int, Tensor], count: int) -> Tensor:
+    """Changes ``[count, N]`` of all frames: small ones, after which little is left of how far each frame strayed from the one before it.
+
+    Args:
+        links: by frame, the change ``[N]`` that would put it where the frame before it says.
+    """
+    size = len(next(iter(links.values())))
+    wanted, weight = np.zeros((count, size)), np.zeros(count)
+    for frame, change in links.items():
+        wanted[frame], weight[frame] = change.numpy(), _STEADINESS
+    follows = np.append(weight[1:], 0)
+    matrix = np.stack([np.append(0, -weight[1:]), 1 + weight + follows])  # tridiagonal, its upper half
+    right = weight[:, None] * wanted
+    right[:-1] -= follows[:-1, None] * wanted[1:]
+    return torch.from_numpy(solveh_banded(matrix, right)).float()
+
+
+def _side_by_side(work: Callable[[_Item], _Result], items: Iterable[_Item], device: torch.device) -> Iterator[_Result]:
+    """What ``work`` makes of each item, in order, a few at a time."""
+    workers, stream = _at_once(device), iter(items)
     with threads_shared_by(workers), ThreadPoolExecutor(workers, "align") as pool:
         while chunk := list(itertools.islice(stream, workers)):
             breathe()
-            alignment = alignment or Alignment(fitted, data.K, data.inside, seed)
-            for _ in pool.map(work, chunk):
-                done += 1
-                yield done
+            yield from pool.map(work, chunk)
 
 
 def _at_once(device: torch.device) -> int:
@@ -296,6 +384,12 @@ def _at_once(device: torch.device) -> int:
 def _shrunk(image: Tensor) -> Tensor:
     """``[C, S, S]`` to ``[C, S / 2, S / 2]``."""
     return torch.nn.functional.avg_pool2d(image[None], _SHRINK)[0]
+
+
+def _masked_gray(image: Tensor, alpha: Tensor) -> np.ndarray:
+    """`_gray` at half size of a picture ``[3, S, S]`` and its alpha ``[1, S, S]``, uint8."""
+    cover = alpha.float() / 255
+    return _gray(_shrunk(image.float() / 255 * cover), _shrunk(cover)[0])
 
 
 def _gray(color: Tensor, alpha: Tensor) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .alignment import align_frames
+from .alignment import align_frames, steady_frames
 from .avatar import Avatar, Texels
 from .body import BodyModel, BodyParameters, load_body
 from .clip import read_gray
@@ -162,7 +162,7 @@ def reconstruct(
         expected_seconds(("reconstruction",), count, preset, size=size)["reconstruction"]
         for count in (len(trained), portrait.clip.frame_count)
     )
-    learned = 0.99 * part / whole  # share of the time
+    learned = 0.97 * part / whole  # share of the time
     if portrait.path(_UNFINISHED).is_file():
         fitted = _load(portrait, _UNFINISHED, device)
         fitted.poses.tracked = tracked
@@ -176,7 +176,10 @@ def reconstruct(
     trim()
     for done in _align_rest(portrait, fitted, shown, trained, rest, portrait.settings.seed):
         message = f"Aligning the frames in between, {done} of {len(rest)}"
-        yield Progress("reconstruction", learned + (0.99 - learned) * done / len(rest), message)
+        yield Progress("reconstruction", learned + (0.97 - learned) * done / len(rest), message)
+    for done in _steady(portrait, fitted, shown):
+        message = f"Steadying the motion, frame {done}"
+        yield Progress("reconstruction", 0.97 + 0.03 * done / portrait.clip.frame_count, message)
     save_fitted(portrait, fitted)
     for name in (_UNFINISHED, _COURSE):
         portrait.path(name).unlink(missing_ok=True)
@@ -297,6 +300,17 @@ def _align_rest(
     )
     moved = ((number, image.to(device), alpha.to(device)) for number, image, alpha in pictures)
     yield from align_frames(fitted, data, moved, _LATER_LOOKS, seed)
+
+
+def _steady(portrait: Portrait, fitted: Fitted, data: TrainingFrames) -> Iterator[int]:
+    """Take the trembling out of the frames that were aligned, read one by one; yields how many are done after each."""
+    usable = load_screening(portrait).usable
+    pictures = (
+        (number, torch.from_numpy(frame).permute(2, 0, 1), torch.from_numpy(alpha.copy())[None])
+        for number, (frame, alpha) in enumerate(crops_with_alpha(portrait))
+        if usable[number]
+    )
+    yield from steady_frames(fitted, data, pictures, portrait.settings.seed)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from threads import torch_threads
 from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
 from portraitgen import _warp_start, alignment
-from portraitgen.alignment import Alignment, align_frames
+from portraitgen.alignment import Alignment, align_frames, steady_frames
 from portraitgen.avatar import Avatar, sample_texels
 from portraitgen.fitting import Fitted
 from portraitgen.frames import TrainingFrames
@@ -31,6 +31,10 @@ EVERYWHERE = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
 
 @pytest.fixture(scope="module")
 def truth() -> tuple[Fitted, TrainingFrames]:
+    return rendered(FRAMES)
+
+
+def rendered(count: int) -> tuple[Fitted, TrainingFrames]:
     """A toy with a pattern that never repeats, and its own renders."""
     torch.manual_seed(0)
     body = ToyBody()
@@ -41,12 +45,18 @@ def truth() -> tuple[Fitted, TrainingFrames]:
     waves = [torch.sin(40 * u + 9 * v), torch.sin(31 * v - 13 * u), torch.sin(23 * u * v + 47 * v)]
     with torch.no_grad():
         avatar.features[:, :3] = 0.5 + 0.4 * torch.stack(waves, 1)
-    fitted = Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, toy_parameters(FRAMES)))
-    K = toy_intrinsics(SIZE)
-    with torch.no_grad():
-        rendering = fitted.render(torch.arange(FRAMES), K.expand(FRAMES, 3, 3), SIZE, SIZE)
+    fitted = Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, toy_parameters(count)))
+    nothing = torch.zeros(count, 3, SIZE, SIZE), torch.zeros(count, 1, SIZE, SIZE)
+    heads = torch.full((count, 2), SIZE / 2)
+    return fitted, shown(fitted, TrainingFrames(torch.arange(count), *nothing, toy_intrinsics(SIZE), heads, EVERYWHERE))
+
+
+@torch.no_grad()
+def shown(fitted: Fitted, data: TrainingFrames) -> TrainingFrames:
+    """The frames as the toy is rendered in them."""
+    rendering = fitted.render(data.frames, data.K.expand(len(data), 3, 3), SIZE, SIZE)
     pictures = (rendering.straight() * 255).byte(), (rendering.alpha.clamp(0, 1) * 255).byte()
-    return fitted, TrainingFrames(torch.arange(FRAMES), *pictures, K, torch.full((FRAMES, 2), SIZE / 2), EVERYWHERE)
+    return dataclasses.replace(data, images=pictures[0], alphas=pictures[1])
 
 
 def misplaced(fitted: Fitted) -> Fitted:
@@ -249,6 +259,34 @@ def test_a_frame_gets_no_more_looks_than_it_needs(
         counts.append(looks[0])
     assert 1 == counts[0] < counts[1] <= counts[2] <= 3
     assert max(found) < 0.75
+
+
+def test_poses_that_tremble_are_steadied_and_follow_the_motion(one_thread: None) -> None:
+    count = 12
+    original, data = rendered(count)
+    drift = torch.linspace(0, 0.02, count)  # metres, a pixel and a half a frame
+    original.poses.refined.translation[:, 0] += drift
+    data = shown(original, data)
+    fitted = Fitted(original.body, original.avatar, original.renderer, copy.deepcopy(original.poses))
+    generator = torch.Generator().manual_seed(4)
+    fitted.poses.refined.translation[:, :2] += 0.001 * torch.randn(count, 2, generator=generator)
+    fitted.poses.nodes += 0.0005 * torch.randn(fitted.poses.nodes.shape, generator=generator)
+    left_out = 6
+
+    def errors() -> torch.Tensor:
+        apart = fitted.mesh(data.frames).vertices - original.mesh(data.frames).vertices
+        return apart[..., :2]
+
+    before, place = errors(), fitted.poses.refined.translation[left_out].clone()
+    frames = [frame for frame in range(count) if frame != left_out]
+    assert list(steady_frames(fitted, data, data.pictures(frames), seed=0)) == list(range(2, count))
+    after = errors()
+    torch.testing.assert_close(fitted.poses.refined.translation[left_out], place)
+    linked = [(a, a + 1) for a in range(count - 1) if left_out not in (a, a + 1)]
+    trembling = [float(sum((e[b] - e[a]).norm(dim=-1).mean() for a, b in linked)) for e in (before, after)]
+    assert trembling[1] < 0.6 * trembling[0]
+    assert after[frames].norm(dim=-1).mean() < before[frames].norm(dim=-1).mean()
+    assert after[frames].mean(1).norm(dim=-1).max() < 0.0015, "nothing lags"
 
 
 def test_what_lies_beyond_the_clips_frame_moves_nothing(truth: tuple[Fitted, TrainingFrames]) -> None:
