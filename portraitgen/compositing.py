@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .backgrounds import Background, SceneEdit, blurred, covering, stands_still
 from .clip import read_frames, read_gray, write_video
-from .crop import Crop
+from .crop import Crop, as_float
 from .fitting import Fitted
 from .mattes import clean_plate, load_screening
 from .plate import composite, fill
@@ -80,9 +80,12 @@ def _over_scene(
     changed = None
     if change is not None and stands_still(portrait, plate):
         changed = change(_mixed(next(read_frames(portrait.source, clip)), plate, cleaned))
+    # Where the new person fades out the clip's own shows through, and not the plate, which would be a dark or a bright line across an arm.
+    taken_out = _fade(crop, clip.width, clip.height, 1) if view == "frame" else np.float32(1)
     frames, alphas = read_frames(portrait.source, clip), read_gray(portrait.path("alpha.mp4"))
     persons = _persons(portrait, rendered, view)
-    for frame, source_alpha, (person, alpha) in zip(frames, alphas, persons, strict=True):
+    for frame, whole, (person, alpha) in zip(frames, alphas, persons, strict=True):
+        source_alpha = as_float(whole) * taken_out
         if change is None:
             picture = composite(frame, plate, person.straight(), alpha, source_alpha, crop)
         elif changed is not None:
