@@ -21,9 +21,7 @@ _REACH = 2.8  # crop side in head heights, at most, unless the head's own way th
 _REACH_UPRIGHT = 4.5  # the same in frames that are taller than wide, which are filled by the person down to the waist
 _REACH_UNKNOWN = 2.2  # the same where no shoulders were found
 _HAIR, _SIDES, _CHIN = 0.3, 0.2, 0.15  # margins about the head box in head heights
-_BESIDE = (
-    0.04  # margin beside the shoulders, share of the crop's side: towards its borders the person fades into the frame
-)
+_BESIDE = 0.06  # margin beside the shoulders, share of the crop's side: over that much the person fades into the frame
 _NEARLY_ALL = 0.9  # a crop this close to a side of the frame takes all of it
 _OUTLIERS = 5  # frames of the running median that drops single wrong detections
 

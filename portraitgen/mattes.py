@@ -18,7 +18,7 @@ from .plate import background_plate
 from .portrait import Portrait
 from .progress import Progress
 from .regions import RegionModel, fit_region_model, region_labels
-from .screening import FaceMeter, Screening, describe, find_away, screen
+from .screening import FaceMeter, Screening, describe, describe_beyond, find_away, reaches_beyond, screen
 from .storage import replacing
 from .streaming import feed
 from .tracking import Tracking
@@ -133,7 +133,9 @@ def _store_screening(portrait: Portrait, tracking: Tracking, meter: FaceMeter) -
     times = landmarks.timestamps
     found = screen(tracking.bridged.numpy(), tracking.landmark_error.numpy(), landmarks.elsewhere, times, meter)
     portrait.save_tensors(_SCREENING, found.to_tensors())
-    portrait.notes = describe(found, times)
+    crop, alphas = portrait.crop, read_gray(portrait.path("alpha.mp4"))
+    beyond = reaches_beyond(alphas, (crop.left > 0, crop.left + crop.side < portrait.clip.width))
+    portrait.notes = [*describe(found, times), *describe_beyond(beyond, times)]
     portrait.save()
 
 

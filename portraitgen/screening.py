@@ -24,6 +24,8 @@ _STRANGE = 35.0  # difference in colour (root mean square, 0 to 255) at which a 
 _COVERED = 0.12  # share of strange points, above the clip's own spread, from which a face counts as covered
 _SPREAD = 5.0  # median absolute deviations that are ordinary
 _DOUBTFUL = 0.04  # landmark error (fraction of the inter-ocular distance) below which no frame is doubted
+_CROSSING = 0.03  # of the crop's side, on which a person that goes on beyond it covers it
+_OFTEN = 0.05  # share of the frames in which that is worth a word
 _LEAST = 0.25  # share of the frames with a face that are always learned from, the best ones
 
 
@@ -154,6 +156,28 @@ def describe(screening: Screening, timestamps: Iterable[float]) -> list[str]:
         (screening.doubtful & ~screening.covered & ~screening.blurred, f"tracked badly, {unlearned}"),
     )
     return [f"{_spell(mask, times)}: {said}." for mask, said in kinds if mask.any()]
+
+
+def reaches_beyond(alphas: Iterable[np.ndarray], open_sides: tuple[bool, bool]) -> np.ndarray:
+    """Mask [T] of the frames in which the person goes on to the left or the right of the working crop.
+
+    Args:
+        alphas: ``[S, S]`` uint8, a stream.
+        open_sides: whether the frame goes on beyond the crop's left side, and its right.
+    """
+
+    def crosses(alpha: np.ndarray, column: int) -> bool:
+        return bool((alpha[:, column] > 128).mean() > _CROSSING)
+
+    return np.array([any(crosses(alpha, -right) for right in (0, 1) if open_sides[right]) for alpha in alphas])
+
+
+def describe_beyond(beyond: np.ndarray, timestamps: Iterable[float]) -> list[str]:
+    """A sentence about the frames of `reaches_beyond`, unless they are too few to be seen."""
+    if beyond.mean() < _OFTEN:
+        return []
+    said = "the person reaches beyond the square that is worked on, left as in the clip outside of it"
+    return [f"{_spell(beyond, list(timestamps))}: {said}."]
 
 
 def runs(mask: np.ndarray) -> list[np.ndarray]:

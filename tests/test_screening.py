@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from hard_clips import acted, smeared, with_ball, with_glasses, with_hand
 
-from portraitgen.screening import FaceMeter, Screening, describe, find_away, runs, screen
+from portraitgen.screening import (
+    FaceMeter,
+    Screening,
+    describe,
+    describe_beyond,
+    find_away,
+    reaches_beyond,
+    runs,
+    screen,
+)
 
 COUNT = 20
 TIMES = np.arange(COUNT) / 10
@@ -114,3 +123,17 @@ def test_a_screening_survives_the_disk_and_many_stretches_are_summed_up() -> Non
     assert describe(screening, TIMES)[0].startswith("10 frames (1.40 s, 1.60 s, 1.80 s and 7 times more)")
     assert [run.tolist() for run in runs(mask(1, 2, 5))] == [[1, 2], [5]]
     assert runs(NONE) == []
+
+
+def test_a_person_cut_off_at_the_side_of_the_square_is_named() -> None:
+    empty, whole, cut = np.zeros((3, 100, 100), np.uint8)
+    whole[40:, 20:80] = 255
+    cut[40:, :80] = 255
+    alphas = [empty, whole, cut, cut, *[whole] * 16]
+    beyond = reaches_beyond(iter(alphas), (True, True))
+    assert beyond.nonzero()[0].tolist() == [2, 3]
+    assert not reaches_beyond(iter(alphas), (False, True)).any(), "where the frame ends there too nothing is left out"
+    assert reaches_beyond((alpha[:, ::-1] for alpha in alphas), (False, True)).sum() == 2
+    (said,) = describe_beyond(beyond, np.arange(20) / 10)
+    assert said.startswith("2 frames (0.20 to 0.30 s): the person reaches beyond the square")
+    assert describe_beyond(beyond & (np.arange(20) < 0), np.arange(20) / 10) == []
