@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,20 +110,23 @@ def evaluate_edit(portrait: Portrait, edited: Path) -> dict[str, Any]:
     }
 
 
-def warp_errors(portrait: Portrait, edited: Iterable[np.ndarray]) -> tuple[float, float]:
+def warp_errors(
+    portrait: Portrait, edited: Iterable[np.ndarray], within: Iterable[np.ndarray] | None = None
+) -> tuple[float, float]:
     """Flow warp error of edited full frames (as many from the start as there are) and of the source itself.
 
-    Inside the person, where the source's flow is consistent.
+    Inside the person, where the source's flow is consistent, and ``within`` the masks ``[S, S]`` of the working crops, if there are any.
     """
     flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     errors = []
     edits = (portrait.crop.extract(frame) for frame in edited)
-    moments = ((source, alpha, edit) for (source, alpha), edit in zip(crops_with_alpha(portrait), edits, strict=False))
-    for (before, matte, edit_before), (after, _, edit_after) in pairwise(moments):
+    masks = itertools.repeat(True) if within is None else within
+    moments = zip(crops_with_alpha(portrait), edits, masks, strict=False)
+    for ((before, matte), edit_before, mask), ((after, _), edit_after, _) in itertools.pairwise(moments):
         grays = [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in (before, after)]
         motion = flow.calc(grays[0], grays[1], None)
         warped = _warp(after, motion)
-        same = (np.abs(warped.astype(np.float32) - before).mean(2) < 20) & (matte > 128)
+        same = (np.abs(warped.astype(np.float32) - before).mean(2) < 20) & (matte > 128) & mask
         if same.any():
             pair = [
                 np.abs(_warp(x, motion).astype(np.float32) - y)[same].mean() / 255
