@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-import cv2
 import numpy as np
 import torch
 from scipy.linalg import solveh_banded
@@ -24,6 +23,7 @@ from .avatar import on_surface, triangle_frames
 from .body import BodyParameters
 from .cores import threads_shared_by, usable_cores
 from .fitting import Fitted
+from .flow import SHRINK, gray, masked_gray, optical_flow, shrunk
 from .frames import TrainingFrames
 from .initialization import DEPTH_TOLERANCE, project
 from .mesh import rasterize_mesh
@@ -31,11 +31,6 @@ from .poses import PosedMesh
 from .rasterization import rasterize
 from .streaming import breathe
 
-_SHRINK = 2  # flow is measured at half size: large motions become small, and it stays exact to a tenth of a pixel
-_LUMA = (0.3, 0.6, 0.1)
-_LIFT = 0.35  # grey of the person's black, so that dark hair stands out from the black around the person
-_GRADIENT = 30.0  # squared grey levels per pixel at which a place is half trusted
-_DIFFERENCE = 12.0  # grey levels that the moved render may differ by before it is half trusted
 _FAR = 8.0  # pixels of motion that are half trusted
 _NOISE = 0.5  # pixels
 _SETTLED = 0.75  # pixels found left by a look after which another one changes next to nothing
@@ -80,10 +75,10 @@ class Alignment:
     ) -> None:
         self.fitted, self.config = fitted, config or AlignmentConfig()
         size = inside.shape[-1]
-        self.whole, self.size = (size, K), size // _SHRINK
-        self.inside = inside[0, ::_SHRINK, ::_SHRINK]
+        self.whole, self.size = (size, K), size // SHRINK
+        self.inside = inside[0, ::SHRINK, ::SHRINK]
         self.K = K.clone()
-        self.K[:2] /= _SHRINK
+        self.K[:2] /= SHRINK
         avatar = fitted.avatar
         solid = (torch.sigmoid(avatar.opacity_logits) > _OPAQUE).nonzero().squeeze(1).cpu()
         order = torch.randperm(len(solid), generator=torch.Generator().manual_seed(seed))
@@ -109,13 +104,13 @@ class Alignment:
         Returns:
             Motion that the last look found left, in pixels of the working image; 0 where nothing could be seen.
         """
-        image, alpha = _shrunk(image * alpha), _shrunk(alpha)
-        target = _gray(image, alpha[0])
+        image, alpha = shrunk(image * alpha), shrunk(alpha)
+        target = gray(image, alpha[0])
         where = torch.tensor([frame], device=self.K.device)
         derivatives, left = self._derivatives(where), 0.0
         for _ in range(looks):
             places, moved, trust = self._look(where, image, alpha, target)
-            left = _SHRINK * float((trust * moved.norm(dim=1)).sum() / trust.sum().clamp_min(1e-6))
+            left = SHRINK * float((trust * moved.norm(dim=1)).sum() / trust.sum().clamp_min(1e-6))
             self.move(frame, self._solve(derivatives, places, moved, trust, self._corrections(frame)))
             if left < _SETTLED:
                 break
@@ -126,7 +121,7 @@ class Alignment:
         """The change ``[N]`` of the frame after ``frame`` that would put its body where the clip's own motion takes that of ``frame``.
 
         Args:
-            flow, trust: from the one picture to the other, see `_flow`.
+            flow, trust: from the one picture to the other, see `optical_flow`.
         """
         pair = torch.tensor([frame, frame + 1], device=self.K.device)
         mesh = self.fitted.mesh(pair)
@@ -160,9 +155,9 @@ class Alignment:
         # Rendered whole and then shrunk, like the target: rendered small, the rasteriser's blur weighs twice, which biases the flow.
         size, K = self.whole
         picture, alpha = (x.permute(0, 3, 1, 2) for x in rasterize(*gaussians, view, K[None], size, size))
-        small, coverage = _shrunk(picture[0]), _shrunk(alpha[0])
+        small, coverage = shrunk(picture[0]), shrunk(alpha[0])
         self._expose(where, small, image, torch.minimum(coverage, cover)[0])
-        flow, trust = _flow(_gray(small, coverage[0]), target)
+        flow, trust = optical_flow(gray(small, coverage[0]), target)
         return self._measured(mesh, posed.means[0, self.points], flow, trust)
 
     def _measured(
@@ -336,9 +331,9 @@ def steady_frames(
         (frame, before), (following, after) = pair
         if following != frame + 1:
             return None
-        return following, alignment.strayed(frame, *_flow(before, after)).cpu()
+        return following, alignment.strayed(frame, *optical_flow(before, after)).cpu()
 
-    grays = ((frame, _masked_gray(image, alpha)) for frame, image, alpha in pictures)
+    grays = ((frame, masked_gray(image, alpha)) for frame, image, alpha in pictures)
     links: dict[int, Tensor] = {}
     for done, link in enumerate(_side_by_side(work, itertools.pairwise(grays), data.K.device), 2):
         if link is not None:
@@ -379,37 +374,3 @@ def _side_by_side(work: Callable[[_Item], _Result], items: Iterable[_Item], devi
 def _at_once(device: torch.device) -> int:
     """How many frames are worked on at a time."""
     return torch.get_num_threads() if device.type == "cpu" else min(usable_cores(), _MOST_AT_ONCE)
-
-
-def _shrunk(image: Tensor) -> Tensor:
-    """``[C, S, S]`` to ``[C, S / 2, S / 2]``."""
-    return torch.nn.functional.avg_pool2d(image[None], _SHRINK)[0]
-
-
-def _masked_gray(image: Tensor, alpha: Tensor) -> np.ndarray:
-    """`_gray` at half size of a picture ``[3, S, S]`` and its alpha ``[1, S, S]``, uint8."""
-    cover = alpha.float() / 255
-    return _gray(_shrunk(image.float() / 255 * cover), _shrunk(cover)[0])
-
-
-def _gray(color: Tensor, alpha: Tensor) -> np.ndarray:
-    """Premultiplied colour ``[3, h, w]`` and alpha ``[h, w]`` as one grey picture uint8 in which the person stands out from black."""
-    luma = (color * torch.tensor(_LUMA, device=color.device)[:, None, None]).sum(0)
-    return ((_LIFT * alpha + (1 - _LIFT) * luma) * 255).clamp(0, 255).byte().cpu().numpy()
-
-
-def _flow(before: np.ndarray, after: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Motion ``[h, w, 2]`` in pixels from one grey picture to another, and trust in it ``[h, w]`` in [0, 1].
-
-    Trusted are places with structure whose moved picture looks like the target.
-    """
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(before, after, None)
-    rows, columns = np.mgrid[: before.shape[0], : before.shape[1]].astype(np.float32)
-    moved = cv2.remap(
-        after, columns + flow[..., 0], rows + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    difference = cv2.blur(np.abs(moved.astype(np.float32) - before), (5, 5))
-    across, down = cv2.Sobel(after, cv2.CV_32F, 1, 0) / 8, cv2.Sobel(after, cv2.CV_32F, 0, 1) / 8
-    structure = cv2.blur(across**2 + down**2, (7, 7))
-    trust = structure / (structure + _GRADIENT) / (1 + (difference / _DIFFERENCE) ** 2)
-    return flow, trust.astype(np.float32)
