@@ -84,9 +84,9 @@ class Alignment:
         order = torch.randperm(len(solid), generator=torch.Generator().manual_seed(seed))
         self.points = solid[order[: self.config.points]].to(K.device)
         corners = avatar.mesh_faces[avatar.texel_faces[self.points]]
-        vertices, inverse = torch.unique(corners, return_inverse=True)
+        self.vertices, inverse = torch.unique(corners, return_inverse=True)
         self.corners = inverse.view(-1, 3)
-        self.skin = fitted.body.subset(vertices)
+        self.skin = fitted.body.subset(self.vertices)
         influence = fitted.poses.basis[corners] * avatar.barycentrics[self.points][..., None]
         self.sigma = self._scales()
         self.influence = influence.sum(1) * self.config.node  # [P, K]
@@ -125,7 +125,7 @@ class Alignment:
         """
         pair = torch.tensor([frame, frame + 1], device=self.K.device)
         mesh = self.fitted.mesh(pair)
-        before, after = self.fitted.avatar(mesh).means[:, self.points]
+        before, after = self._means(mesh.skinned[:, self.vertices], mesh.vertices[:, self.vertices])
         (xy, _), motion, known = self._measured(mesh[:1], before, flow, trust)
         places = project(after, self.K)
         nothing = torch.zeros_like(self.sigma)
@@ -197,12 +197,16 @@ class Alignment:
             refined.global_rotation + parts[2],
             refined.translation + parts[3],
         )
-        avatar = self.fitted.avatar
         vertices = self.skin.vertices(parameters)
-        frames = triangle_frames(vertices, self.corners)
-        means = on_surface(vertices, self.corners, avatar.barycentrics[self.points])
-        means = means + (frames @ avatar.offsets[self.points][..., None]).squeeze(-1)
+        means = self._means(vertices, vertices)
         return (means[1:] - means[:1]) / _STEP
+
+    def _means(self, skinned: Tensor, vertices: Tensor) -> Tensor:
+        """Places ``[B, P, 3]`` of the points, as `Avatar` poses them, from the vertices of their triangles ``[B, V, 3]`` without and with
+        what the nodes add."""
+        avatar = self.fitted.avatar
+        surface = on_surface(vertices, self.corners, avatar.barycentrics[self.points])
+        return surface + (triangle_frames(skinned, self.corners) @ avatar.offsets[self.points][..., None]).squeeze(-1)
 
     def _project(self, derivatives: Tensor, xy: Tensor, depth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Derivatives of the points' pixels ``[M, P, 2]`` by the body's parameters, of their x ``[K, P]`` by the nodes' x, of y by y.

@@ -261,6 +261,20 @@ def test_a_frame_gets_no_more_looks_than_it_needs(
     assert max(found) < 0.75
 
 
+def test_the_points_are_where_the_avatar_poses_them(truth: tuple[Fitted, TrainingFrames]) -> None:
+    original, data = truth
+    poses = copy.deepcopy(original.poses)
+    poses.nodes += 0.01 * torch.randn(poses.nodes.shape, generator=torch.Generator().manual_seed(0))
+    avatar = copy.deepcopy(original.avatar)
+    with torch.no_grad():
+        avatar.offsets += 0.003 * torch.randn(avatar.offsets.shape, generator=torch.Generator().manual_seed(1))
+    fitted = Fitted(original.body, avatar, original.renderer, poses)
+    points, mesh = Alignment(fitted, data.K, data.inside, seed=0), fitted.mesh(data.frames)
+    with torch.no_grad():
+        found = points._means(mesh.skinned[:, points.vertices], mesh.vertices[:, points.vertices])
+        torch.testing.assert_close(found, avatar(mesh).means[:, points.points])
+
+
 def test_poses_that_tremble_are_steadied_and_follow_the_motion(one_thread: None) -> None:
     count = 12
     original, data = rendered(count)
