@@ -75,7 +75,7 @@ PRESETS: dict[str, ReconstructionConfig] = {
         views=8,
         frames=150,
         fit=FitConfig(steps=160, coarse_steps=0, batch=2, perceptual=0.2),
-        realign=(0.5, 1.0),
+        realign=(0.5,),
     ),
     "standard": ReconstructionConfig(
         channels=24,
@@ -237,7 +237,6 @@ def _learn(
                     keep()
             raise
         if aligning:
-            # Once more in the end: what is left of a frame's misplacement trembles from frame to frame, which strong edits show.
             for done in align_frames(fitted, data, data.pictures(range(len(data))), _LATER_LOOKS, seed):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield news(0.24 + 0.76 * (step + 1) / steps, again)
