@@ -15,19 +15,22 @@ from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
 
 _CORES, _SIZE = 2, 512  # that the numbers below were measured on, and the side of the working image in pixels
 _USEFUL_CORES = 8  # more make nothing faster
-# stage: (seconds, seconds per frame, seconds more per frame that is learned from, whether the fixed part grows with the preset, whether the
-# frames' part grows with the working image)
+# stage: (seconds, seconds per frame, seconds more per frame that is learned from, whether the frames' part grows with the working image)
 _COSTS = {
-    "clip": (1.0, 0.05, 0.0, False, False),
-    "tracking": (2.0, 0.04, 0.0, False, False),
-    "matting": (3.0, 0.3, 0.0, False, True),
-    "reconstruction": (80.0, 0.4, 0.9, True, True),
-    "edit": (12.0, 0.0, 0.0, False, False),
-    "fitting": (70.0, 0.0, 0.0, True, False),
-    "render": (2.0, 0.3, 0.0, False, True),
-    "export": (3.0, 0.0, 0.0, False, False),
+    "clip": (1.0, 0.05, 0.0, False),
+    "tracking": (2.0, 0.04, 0.0, False),
+    "matting": (3.0, 0.3, 0.0, True),
+    "reconstruction": (56.0, 0.22, 0.26, True),
+    "edit": (15.0, 0.0, 0.0, False),
+    "fitting": (33.0, 0.0, 0.0, False),
+    "render": (2.0, 0.18, 0.0, True),
+    "export": (3.0, 0.0, 0.0, False),
 }
-_PRESETS = {"preview": 1.0, "standard": 4.0, "high": 25.0}
+# How much longer the fixed part of a stage takes than in `preview`: steps of fitting, and what one costs.
+_PRESETS = {
+    "reconstruction": {"preview": 1.0, "standard": 4.0, "high": 25.0},
+    "fitting": {"preview": 1.0, "standard": 10.0, "high": 40.0},
+}
 _LEARNED = {
     "preview": 150,
     "standard": 240,
@@ -48,10 +51,10 @@ def expected_seconds(
     speed = min(cores or usable_cores(), _USEFUL_CORES) / _CORES
     seconds = {}
     for stage in stages:
-        fixed, each, more, by_preset, by_size = _COSTS[stage]
+        fixed, each, more, by_size = _COSTS[stage]
         frames = each * frame_count + more * min(frame_count, _LEARNED[preset])
         pixels = (size / _SIZE) ** 2 if by_size else 1.0
-        seconds[stage] = (fixed * (_PRESETS[preset] if by_preset else 1) + frames * pixels) / speed
+        seconds[stage] = (fixed * _PRESETS.get(stage, {}).get(preset, 1.0) + frames * pixels) / speed
     return seconds
 
 

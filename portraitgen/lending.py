@@ -24,10 +24,10 @@ SPARE = 3.0  # seconds before the end of a call in which a fit that is not done 
 _START = 5.0  # seconds until a worker is forked, has the card and has read the portrait
 _MORE = 1.5  # times as long after a call that was too short
 _FASTER = {
-    "reconstruction": 12.0,
-    "edit": 2.0,
-    "fitting": 12.0,
-    "render": 4.0,
+    "reconstruction": 8.0,
+    "edit": 2.5,
+    "fitting": 11.0,
+    "render": 2.5,
 }  # stages that use the GPU, than two CPU cores
 # engine from the Hub: seconds until its weights are on the card, and for one key picture in all passes
 _ENGINES = {

@@ -20,7 +20,7 @@ import torch
 
 import page_handlers
 from page_notices import prices
-from portraitgen import lending, pipeline, reconstruction, results, sessions, wording
+from portraitgen import pipeline, reconstruction, results, sessions, wording
 from portraitgen.apart import apart
 from portraitgen.clip import probe
 from portraitgen.crop import Crop
@@ -312,8 +312,7 @@ def test_two_calls_make_one_job_and_nothing_is_done_twice(space: Space) -> None:
 def test_after_a_call_that_was_too_short_the_next_goes_on_with_more_time(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(globals(), "LEARN", 11)
-    monkeypatch.setattr(lending, "_START", 5.0 - 80 / 12)  # a call of about ten seconds
+    monkeypatch.setitem(globals(), "LEARN", 18)  # a call has about 16 seconds
     session, shown, error = press(Session())
     assert "The cut-out clip is kept: press the button again to go on from there, with more time." in error
     assert error.replace("'", "&#x27;") in shown[-1]
@@ -322,7 +321,7 @@ def test_after_a_call_that_was_too_short_the_next_goes_on_with_more_time(
     session, shown, error = press(session)
     assert error == ""
     (_, first), (_, second), _ = space.gpu.calls
-    assert first < 11 < second
+    assert first < 18 < second
     told = space.told()
     assert [told.count(f"{stage}-began") for stage in STAGES] == [1, 1, 1, 2, 1]
     assert all(told.count(f"{stage}-ended") == 1 for stage in STAGES)
