@@ -79,9 +79,18 @@ def test_a_job_that_the_server_does_not_begin_is_answered(browser: Any, page: Pa
         status(view).to_contain_text("Done in")
 
 
+# Whoever reads the page's settings, however early, is told of a small limit.
+LIMITED = """Object.defineProperty(window, "gradio_config", {
+    configurable: true,
+    set: (value) => Object.defineProperty(window, "gradio_config",
+        { value: { ...value, max_file_size: 1000 }, writable: true, configurable: true }),
+})"""
+
+
 def test_a_file_that_is_too_large_is_answered(browser: Any, page: Page) -> None:
     with tab(browser, page) as view:
-        view.evaluate("gradio_config.max_file_size = 1000")
+        view.add_init_script(LIMITED)
+        view.reload()
         view.locator("#clip input[type=file]").set_input_files(str(page.clip))
         playwright_api.expect(view.locator("#about [role=alert]")).to_contain_text(wording.TOO_LARGE)
         playwright_api.expect(view.locator("#clip video")).to_have_count(0)

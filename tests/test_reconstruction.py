@@ -115,7 +115,7 @@ def learned_share(folder: Path, steps: int) -> float:
         expected_seconds(("reconstruction",), count, "preview", size=portrait.crop.size)["reconstruction"]
         for count in (3, portrait.clip.frame_count)
     )
-    return 0.99 * part / all_of_it * (0.24 + 0.76 * steps / 4)
+    return 0.97 * part / all_of_it * (0.24 + 0.76 * steps / 4)
 
 
 def same(cut: Path, whole: Path) -> None:
