@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -22,6 +21,7 @@ from .fitting import Course, FitConfig, Fitted, fit
 from .frames import TrainingFrames
 from .heap import trim
 from .initialization import build_avatar, make_views
+from .keeping import Keeper
 from .keyframes import diverse_frames, training_frames
 from .losses import PerceptualLoss
 from .mattes import crop_landmarks, crops_with_alpha, load_screening, usable_frames
@@ -38,7 +38,6 @@ from .tracking import Tracking
 _AVATAR = "avatar.safetensors"
 _UNFINISHED = "fitted.safetensors"  # the same before the frames in between are aligned; gone once they are
 _COURSE = "fitting.safetensors"  # a fit in the middle; gone once it is done
-_KEPT_EVERY = 20.0  # seconds
 _PREVIEWS = 12
 # Looks at a frame: with what the frames' own colours show, where a third follows its faults, and with what is learned.
 _FIRST_LOOKS, _LATER_LOOKS = 2, 3
@@ -164,7 +163,7 @@ def reconstruct(
     )
     learned = 0.97 * part / whole  # share of the time
     if portrait.path(_UNFINISHED).is_file():
-        fitted = _load(portrait, _UNFINISHED, device)
+        fitted = read_fitted(portrait, _UNFINISHED, device)
         fitted.poses.tracked = tracked
         shown = load_training_frames(portrait, tracking, trained[len(trained) // 2 :][:1], device)
     else:
@@ -207,9 +206,9 @@ def _learn(
     data = load_training_frames(portrait, tracking, trained, device)
 
     if portrait.path(_COURSE).is_file():
-        fitted = _load(portrait, _COURSE, device)
+        fitted = read_fitted(portrait, _COURSE, device)
         fitted.poses.tracked = tracked
-        course = Course.resume(fitted, config.fit, _part(portrait.load_tensors(_COURSE), "course."))
+        course = Course.resume(fitted, config.fit, part_of(portrait.load_tensors(_COURSE), "course."))
     else:
         fitted = yield from _place(portrait, tracked, trained, data, body, config, news)
         course = Course.begin(fitted, data, config.fit, seed)
@@ -219,29 +218,23 @@ def _learn(
     backend = backend_name(device)
     steps, every = config.fit.steps, max(1, config.fit.steps // _PREVIEWS)
 
-    def keep() -> float:
+    def keep() -> None:
         save_fitted(portrait, fitted, _COURSE, {f"course.{name}": value for name, value in course.tensors().items()})
         portrait.keep("reconstruction", share * (0.24 + 0.76 * course.step / steps))
-        return time.monotonic()
 
-    kept = keep()
+    keep()
+    keeper = Keeper(keep)
     for step, _ in fit(fitted, data, config.fit, seed, perceptual=perceptual, course=course):
         message = f"Fitting {len(fitted.avatar):,} Gaussians with {backend}, step {step + 1} of {steps}"
         picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
         aligning = step + 1 in realigned  # which belongs to the step: before it is done, nothing is kept
-        try:
+        with contextlib.nullcontext() if aligning else keeper.on_leaving():
             yield news(0.24 + 0.76 * (step + 1) / steps, message, picture)
-        except GeneratorExit:
-            if not aligning:
-                with contextlib.suppress(InputError):  # a disk that is full is no reason not to stop
-                    keep()
-            raise
         if aligning:
             for done in align_frames(fitted, data, data.pictures(range(len(data))), _LATER_LOOKS, seed):
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield news(0.24 + 0.76 * (step + 1) / steps, again)
-        if time.monotonic() - kept > _KEPT_EVERY:
-            kept = keep()
+        keeper.when_due()
     return fitted, data.select(torch.tensor([len(data) // 2]))
 
 
@@ -338,28 +331,29 @@ def save_fitted(
 def load_fitted(portrait: Portrait, device: torch.device) -> Fitted:
     """Read what ``save_fitted`` wrote."""
     portrait.require("reconstruction")
-    return _load(portrait, _AVATAR, device)
+    return read_fitted(portrait, _AVATAR, device)
 
 
-def _load(portrait: Portrait, name: str, device: torch.device) -> Fitted:
+def read_fitted(portrait: Portrait, name: str, device: torch.device) -> Fitted:
+    """The same from the file ``name``."""
     tensors = portrait.load_tensors(name)
     if not tensors.keys() >= {"nodes", "exposure"}:
         raise InputError(f"{portrait.path(name)} was written by another version. Reconstruct the clip again.")
     body: BodyModel = load_body(portrait.settings.body, device)
 
-    state = _part(tensors, "avatar.")
+    state = part_of(tensors, "avatar.")
     channels = state["features"].shape[1]
     texels = Texels(state["texel_faces"], state["barycentrics"], state["uvs"], state["spacing"])
     avatar = Avatar(state["mesh_faces"], texels, channels)
     avatar.load_state_dict(state)
-    layers = _part(tensors, "renderer.")
+    layers = part_of(tensors, "renderer.")
     renderer = NeuralRenderer(channels, len(layers["enter.bias"]) if layers else 0)
     renderer.load_state_dict(layers)
-    poses = Poses.start(body, BodyParameters(**_part(tensors, "body.")).to(device))
+    poses = Poses.start(body, BodyParameters(**part_of(tensors, "body.")).to(device))
     poses.nodes, poses.exposure = tensors["nodes"].to(device), tensors["exposure"].to(device)
     return Fitted(body, avatar.to(device), renderer.to(device), poses)
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Those of ``tensors`` whose names begin so, without it."""
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}

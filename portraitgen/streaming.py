@@ -20,7 +20,7 @@ _PATIENCE = 0.3  # seconds between two looks at how far a function is
 _WAITING = 2
 
 
-class _Abandoned(Exception):
+class Abandoned(Exception):
     """Ends work that nobody wants any more."""
 
 
@@ -35,7 +35,7 @@ def breathe() -> None:
     """End the work here if whoever wanted it has left; to be called several times a second by whatever takes long, wherever it runs."""
     stop = getattr(_work, "stop", None)
     if stop is not None and stop.is_set():
-        raise _Abandoned
+        raise Abandoned
 
 
 def steady(job: Callable[Parameters, Iterator[Item]]) -> Callable[Parameters, Iterator[Item]]:
@@ -128,7 +128,7 @@ def feed(write: Callable[[Iterator[Item]], Any], items: Iterable[Item]) -> Itera
         while True:
             item = handed.get()
             if item is abandon:
-                raise _Abandoned
+                raise Abandoned
             if item is end:
                 return
             yield item
@@ -162,7 +162,7 @@ def feed(write: Callable[[Iterator[Item]], Any], items: Iterable[Item]) -> Itera
     finally:
         hand(end if finished else abandon)
         thread.join()
-    if failure and not isinstance(failure[0], _Abandoned):
+    if failure and not isinstance(failure[0], Abandoned):
         raise failure[0]
 
 

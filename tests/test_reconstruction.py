@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from quick import quicken
 
-from portraitgen import pipeline, reconstruction
+from portraitgen import keeping, pipeline, reconstruction
 from portraitgen.errors import InputError
 from portraitgen.estimates import expected_seconds, kept_share
 from portraitgen.portrait import Portrait
@@ -99,7 +99,7 @@ def test_a_fit_whose_process_is_killed_is_gone_on_with(
             yield step
 
     monkeypatch.setattr(reconstruction, "fit", killed)
-    monkeypatch.setattr(reconstruction, "_KEPT_EVERY", 0.0)
+    monkeypatch.setattr(keeping, "_EVERY", 0.0)
     with pytest.raises(RuntimeError, match="killed"):
         list(pipeline.reconstruct(CLIP, cut, max_seconds=0.3))
     monkeypatch.setattr(reconstruction, "fit", real)
