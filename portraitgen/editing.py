@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +16,11 @@ from .editors import EditBatch, Editor, EditRequest, load_editor
 from .editors.face_aware import edit_face_aware
 from .editors.memory import make_room
 from .expression import ExpressionCorrection, ExpressionLoss
-from .fitting import FitConfig, Fitted, fit
+from .fitting import Course, FitConfig, Fitted, fit
 from .frames import TrainingFrames
 from .harmonising import harmonise
 from .initialization import gather_colors, make_views, neighbours
+from .keeping import Keeper
 from .keyframes import diverse_frames
 from .losses import PerceptualLoss
 from .mattes import crop_landmarks, crops_with_alpha, usable_frames
@@ -32,6 +33,7 @@ from .regions import HAIR, soft_regions
 from .smirk import at_hand
 from .streaming import aside, breathe
 from .surfaces import Surfaces
+from .unfinished import EditCourse, keep_edit, kept_edit
 
 _NEAR, _ALIKE = 0.05, 0.1  # metres and difference of colour that separate two Gaussians equally
 _NEIGHBOURS = 4
@@ -164,42 +166,68 @@ def edit_avatar(
     config: EditingConfig,
     strength: float,
     seed: int,
-) -> Iterator[Progress]:
-    """Edit ``fitted`` in place; the portrait on disk stays as it is."""
+    edited: Portrait | None = None,
+) -> Generator[Progress, None, Fitted]:
+    """Edit ``fitted`` in place; the portrait on disk stays as it is.
+
+    Args:
+        edited: the folder of `unfinished.begin_edit`. How far the edit is is kept there, now and then and when it is left, and what an
+            earlier run kept there is gone on with; the end is the same, bit by bit.
+
+    Returns:
+        The edited one: ``fitted``, or what an earlier run kept of it.
+    """
     torch.manual_seed(seed)
     chosen = diverse_frames(fitted.poses.tracked, usable_frames(portrait), config.key_frames)
     passes = config.passes if editor.reads_render else 1
     budget = f"{len(chosen)} key frames" + (f", {passes} times" if passes > 1 else "")
     # A look that is computed from the frame keeps its expression; one that is dreamt up from noise may not.
     correct = ExpressionCorrection(ExpressionLoss(K.device, at_hand(K.device))) if editor.reads_render else None
-    kept = f"; expression kept by {correct.loss.encoder.name}" if correct else ""
-    yield Progress("edit", 0.0, f"{editor.name}: {editor.understood}; {budget}{kept}")
+    note = f"; expression kept by {correct.loss.encoder.name}" if correct else ""
+    yield Progress("edit", 0.0, f"{editor.name}: {editor.understood}; {budget}{note}")
     keys = load_key_frames(portrait, fitted, K, chosen)
     faces = torch.from_numpy(crop_landmarks(portrait)[chosen.numpy()]).to(K)
     perceptual = aside(lambda: PerceptualLoss(K.device)) if config.fit.perceptual else None
-    for number in range(passes):
-        edited: list[Tensor] = []
-        for start in range(0, len(keys), config.batch):
-            index = slice(start, min(start + config.batch, len(keys)))
-            # Later passes start from a render that is edited already and need less of a push.
-            batch = edit_batch(fitted, keys, index, K, strength * (1.0 if number == 0 else 0.6), seed)
-            result = edit_face_aware(editor, batch)
-            if correct is not None:
-                result = correct(result, batch.source, faces[index])
-            edited.extend(result)
-            done = (number + 0.9 * index.stop / len(keys)) / passes
-            message = f"{editor.name}: key frame {index.stop} of {len(keys)}"
-            yield Progress("edit", done, message, to_uint8(result[:1])[0])
-        data = _targets(portrait, keys, agreed(torch.stack(edited), keys))
-        yield Progress("edit", (number + 1) / passes, f"{editor.name}: key frames made to agree")
-        if number == 0:
-            recolor(fitted, data, keys.hair)
-        make_room(K.device)
-        every = max(1, config.fit.steps // 6)
-        for step, _ in fit(fitted, data, config.fit, seed + number, perceptual=perceptual):
-            done = (number + (step + 1) / config.fit.steps) / passes
-            picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
-            yield Progress("fitting", done, f"Spreading the edit to every frame, step {step + 1}", picture)
+    kept = edited and kept_edit(edited, config.fit, editor, K.device)
+    fitted, course = kept or (fitted, EditCourse())
+    steps, every = config.fit.steps, max(1, config.fit.steps // 6)
+
+    def keep() -> None:
+        if edited is not None:
+            keep_edit(edited, fitted, course, editor, course.shares(len(keys), steps, passes))
+
+    keeper = Keeper(keep)
+    with keeper.on_leaving():  # a fit can be left between its steps only
+        while course.number < passes:
+            number = course.number
+            if course.images is None:
+                for start in range(len(course.edited), len(keys), config.batch):
+                    index = slice(start, min(start + config.batch, len(keys)))
+                    # Later passes start from a render that is edited already and need less of a push.
+                    batch = edit_batch(fitted, keys, index, K, strength * (1.0 if number == 0 else 0.6), seed)
+                    result = edit_face_aware(editor, batch)
+                    if correct is not None:
+                        result = correct(result, batch.source, faces[index])
+                    course.edited.extend(result)
+                    done = (number + 0.9 * index.stop / len(keys)) / passes
+                    message = f"{editor.name}: key frame {index.stop} of {len(keys)}"
+                    yield Progress("edit", done, message, to_uint8(result[:1])[0])
+                    keeper.when_due()
+                course.images, course.edited = _targets(keys, agreed(torch.stack(course.edited), keys)), []
+                yield Progress("edit", (number + 1) / passes, f"{editor.name}: key frames made to agree")
+            data = _training(portrait, keys, course.images)
+            if course.fitting is None:
+                if number == 0:
+                    recolor(fitted, data, keys.hair)
+                course.fitting = Course.begin(fitted, data, config.fit, seed + number)
+            make_room(K.device)
+            for step, _ in fit(fitted, data, config.fit, seed + number, perceptual=perceptual, course=course.fitting):
+                done = (number + (step + 1) / steps) / passes
+                picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
+                yield Progress("fitting", done, f"Spreading the edit to every frame, step {step + 1}", picture)
+                keeper.when_due()
+            course.next_pass()
+    return fitted
 
 
 @torch.no_grad()
@@ -212,18 +240,21 @@ def agreed(edited: Tensor, keys: KeyFrames) -> Tensor:
     return harmonise(edited, keys.source.float() / 255, alphas, mask, keys.surfaces)
 
 
-def _targets(portrait: Portrait, keys: KeyFrames, edited: Tensor) -> TrainingFrames:
-    """The edited key frames ``[M, 3, S, S]`` as training pictures."""
+def _targets(keys: KeyFrames, edited: Tensor) -> Tensor:
+    """The edited key frames ``[M, 3, S, S]`` freed of what is behind the person, uint8."""
     alphas = keys.alphas[:, 0].cpu().numpy()
     images = [
         torch.from_numpy(decontaminate(image, alpha)).permute(2, 0, 1)
         for image, alpha in zip(to_uint8(edited), alphas, strict=True)
     ]
+    return torch.stack(images).to(edited.device)
+
+
+def _training(portrait: Portrait, keys: KeyFrames, images: Tensor) -> TrainingFrames:
+    """The key frames as training pictures, with what `_targets` made of them."""
     heads = torch.from_numpy(head_centres(portrait)[keys.frames.cpu().numpy()]).float()
-    inside = inside_frame(portrait, edited.device)
-    return TrainingFrames(
-        keys.frames, torch.stack(images).to(edited.device), keys.alphas, keys.surfaces.K, heads, inside
-    )
+    inside = inside_frame(portrait, images.device)
+    return TrainingFrames(keys.frames, images, keys.alphas, keys.surfaces.K, heads, inside)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .cores import usable_cores
 from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
@@ -67,20 +68,28 @@ def clip_seconds(frame_count: int, preset: str, size: int, done: Collection[str]
 
 def finished_stages(portrait: Path) -> frozenset[str]:
     """Stages that a portrait folder, finished or not, already holds."""
-    try:
-        return frozenset(json.loads((portrait / "portrait.json").read_text("utf-8"))["stages"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
+    return frozenset(_fact(portrait, "stages", {}))
 
 
 def kept_share(portrait: Path, stage: str) -> float:
     """Share of the time of a stage that need not be spent again, in [0, 1], as a portrait folder says."""
     if stage in finished_stages(portrait):
         return 1.0
+    return float(_fact(portrait, "kept", {}).get(stage, 0.0))
+
+
+def is_pending(portrait: Path) -> bool:
+    """Whether a folder holds an edit that was cut off."""
+    return bool(_fact(portrait, "pending", ""))
+
+
+def _fact(portrait: Path, name: str, default: Any) -> Any:
+    """What a portrait folder says of itself under ``name``, if it is one."""
     try:
-        return float(json.loads((portrait / "portrait.json").read_text("utf-8"))["kept"][stage])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0.0
+        fact = json.loads((portrait / "portrait.json").read_text("utf-8")).get(name, default)
+    except (OSError, ValueError, AttributeError):
+        return default
+    return fact if isinstance(fact, type(default)) else default
 
 
 def share_done(expected: Mapping[str, float], done: Mapping[str, float]) -> float:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import InputError
-from .estimates import finished_stages
+from .estimates import finished_stages, is_pending
 from .progress import RECONSTRUCT_STAGES, Progress
 from .stages import clip_stage, matting_stage, timed, tracking_stage
 from .storage import check_output, check_writable
@@ -152,7 +152,8 @@ def edit(
         background: "auto" (the clip's own, edited too if the request is about it), "original", "edited", "blur", "transparent", "white",
             "green", "#rrggbb" or a picture's path.
         device: "auto", "cpu" or "cuda".
-        save: folder for the edited portrait, to render or to edit again.
+        save: folder for the edited portrait, to render or to edit again. A run that was cut off has kept there how far it was, and the same
+            edit goes on from that; another one takes its place.
         mark: draw "AI-edited" small in a corner; the file's tags say it in any case.
         stand_in: as for `settle_engine`.
     """
@@ -169,7 +170,7 @@ def edit(
         )
     if save is not None:
         check_writable(save)
-        if save.exists() and any(save.iterdir()):
+        if save.exists() and any(save.iterdir()) and not is_pending(save):
             raise InputError(f"{save} is not empty. Choose a new folder for the edited portrait.")
     from .editors import load_editor
     from .engines import settle_engine
@@ -207,7 +208,8 @@ def _edit_portrait(
     from .editing import edit_avatar, scene_edit
     from .portrait import Portrait
     from .provenance import EDITED, provenance
-    from .reconstruction import load_fitted, save_fitted
+    from .reconstruction import load_fitted
+    from .unfinished import begin_edit, end_edit
 
     portrait = Portrait.load(source)
     portrait.require("reconstruction")
@@ -215,16 +217,23 @@ def _edit_portrait(
     if kept:
         yield Progress("edit", 0.0, kept, notes=(kept,))
     started = time.perf_counter()
-    fitted = load_fitted(portrait, where)
     K = portrait.tracking().K.to(where)
-    config = CONFIGS[preset]
-    config = replace(config, key_frames=request.key_frames or config.key_frames)
-    yield from edit_avatar(portrait, fitted, K, editor, config, request.strength, request.seed)
-    fitting_seconds = time.perf_counter() - started
-    if save is not None:
-        copy = portrait.copy_to(save, without=("avatar.safetensors",))
-        save_fitted(copy, fitted)
-        copy.record_edit(request)
+    edited = None if save is None else begin_edit(portrait, save, request, preset)
+    if edited is not None and "edit" in edited.stages:
+        fitted = load_fitted(edited, where)
+    else:
+        config = CONFIGS[preset]
+        config = replace(config, key_frames=request.key_frames or config.key_frames)
+        fitted = load_fitted(portrait, where)
+        try:
+            fitted = yield from edit_avatar(portrait, fitted, K, editor, config, request.strength, request.seed, edited)
+        except InputError:
+            if save is not None:
+                shutil.rmtree(save, ignore_errors=True)
+            raise
+        portrait.stages["edit"] = round(time.perf_counter() - started, 3)
+        if edited is not None:
+            end_edit(edited, fitted, request, portrait.stages["edit"])
     rendering_started = time.perf_counter()
     earlier = portrait.edit_requests()
     # An editor may take seconds to make: not again where it would have nothing to do.
@@ -240,9 +249,11 @@ def _edit_portrait(
         metadata=provenance([*earlier, request]),
         mark=EDITED if mark else "",
     )
-    portrait.stages["edit"] = round(fitting_seconds, 3)
     portrait.stages["render"] = round(time.perf_counter() - rendering_started, 3)
     portrait.save()
+    if edited is not None:
+        edited.pending = ""
+        edited.finish("render", portrait.stages["render"])
     notes = (*portrait.notes, kept) if kept else tuple(portrait.notes)
     yield Progress("render", 1.0, f"Wrote {output}", notes=notes)
 

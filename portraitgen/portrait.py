@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from .clip import ClipInfo
 from .crop import Crop
 from .errors import InputError
+from .progress import RECONSTRUCT_STAGES
 from .storage import replacing
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Portrait:
         edits: what was done to the avatar, one after the other; see `record_edit`.
         notes: sentences about frames that could not be treated like the others.
         kept: of each stage that was left in the middle, and can be gone on with, the share of its time that is done.
+        pending: of an edit that is not rendered yet, what was asked, see `unfinished.begin_edit`; empty of everything else.
     """
 
     directory: Path
@@ -75,6 +77,7 @@ class Portrait:
     edits: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     kept: dict[str, float] = field(default_factory=dict)
+    pending: str = ""
 
     @classmethod
     def load(cls, directory: Path) -> Portrait:
@@ -99,6 +102,7 @@ class Portrait:
                 kept=facts.get("kept", {}),
                 edits=facts.get("edits", []),
                 notes=facts.get("notes", []),
+                pending=facts.get("pending", ""),
             )
         except (ValueError, KeyError, TypeError):
             raise InputError(_no_portrait(directory)) from None
@@ -120,6 +124,7 @@ class Portrait:
             "kept": self.kept,
             "edits": self.edits,
             "notes": self.notes,
+            "pending": self.pending,
         }
         with replacing(self.directory / _FACTS) as temporary:
             temporary.write_text(json.dumps(facts, indent=1, ensure_ascii=False), "utf-8")
@@ -154,7 +159,11 @@ class Portrait:
         ]
 
     def require(self, stage: str) -> None:
-        """Raise InputError unless ``stage`` is finished."""
+        """Raise InputError unless ``stage`` is finished, or if an edit of the portrait is not."""
+        if self.pending and "edit" not in self.stages:
+            raise InputError(
+                f"{self.directory} holds an edit that is not finished. Run the same edit again to finish it."
+            )
         if stage not in self.stages:
             raise InputError(
                 f"{self.directory} stopped before its {stage} stage. Finish it with: "
@@ -204,10 +213,11 @@ class Portrait:
 
         return Tracking.from_tensors(self.load_tensors("tracking.safetensors"))
 
-    def copy_to(self, directory: Path, *, without: tuple[str, ...]) -> Portrait:
+    def copy_to(self, directory: Path, *, without: tuple[str, ...], pending: str = "") -> Portrait:
         """Copy the folder to ``directory`` but for the files ``without``; the copy appears whole or not at all.
 
-        Files are never changed in place, so that the copy shares them on the disk where the file system can.
+        With ``pending`` it is to become an edit of this one, which may have been edited before. Files are never changed in place, so that
+        the copy shares them on the disk where the file system can.
         """
         if directory.exists() and any(directory.iterdir()):
             raise InputError(f"{directory} is not empty. Choose a new folder.")
@@ -221,6 +231,9 @@ class Portrait:
                 ignore=shutil.ignore_patterns(*without),
                 copy_function=_linked,
             )
+            if pending:
+                stages = {stage: self.stages[stage] for stage in RECONSTRUCT_STAGES if stage in self.stages}
+                replace(self, directory=temporary, stages=stages, pending=pending).save()
             if directory.exists():
                 directory.rmdir()
             os.replace(temporary, directory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..errors import InputError
 
@@ -140,6 +140,19 @@ class Editor(Protocol):
 
     def edit(self, batch: EditBatch) -> Tensor:
         """Return the edited frames, [B, 3, H, W] in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """An editor whose edits depend on the frames that it has edited before."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """What it has kept of them."""
+        ...
+
+    def recall(self, memory: dict[str, Tensor]) -> None:
+        """Take over the `memory` of another one for the same request, so as to go on where that one was left."""
         ...
 
 

@@ -46,6 +46,20 @@ class _Clip:
     palette: tuple[Tensor, Tensor] | None = None
     painted: Tensor | None = None
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The same as tensors, for `of`."""
+        pairs = {**self.moments, "tone": self.tone} | ({"palette": self.palette} if self.palette else {})
+        tensors = {f"{name} {number}": pair[number] for name, pair in pairs.items() for number in (0, 1)}
+        return tensors | {"own": self.own} | ({} if self.painted is None else {"painted": self.painted})
+
+    @classmethod
+    def of(cls, tensors: dict[str, Tensor], device: torch.device) -> _Clip:
+        """What `tensors` gave."""
+        there = {name: value.to(device) for name, value in tensors.items()}
+        pairs = {name[:-2]: (value, there[f"{name[:-2]} 1"]) for name, value in there.items() if name.endswith(" 0")}
+        tone, palette = pairs.pop("tone"), pairs.pop("palette", None)
+        return cls(tensors["own"], tone, pairs, palette, there.get("painted"))  # its own vector stays on the CPU
+
 
 def spread(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean ``[C]`` and covariance ``[C, C]`` of pictures ``[B, C, H, W]``."""
@@ -146,6 +160,22 @@ class BuiltinStyle:
         painted = self._guided(self._paint(batch, clip), source, batch, clip)
         # the network does not quite give a frame back for the frame's own vector, so a weak style fades out
         return blend(source, painted, smoothstep(0.0, 0.6, torch.tensor(batch.strength)).item()).clamp(0, 1)
+
+    def memory(self) -> dict[str, Tensor]:
+        """What was measured on the first frames, by the strength of their edit."""
+        return {
+            f"{strength!r} {name}": value
+            for strength, clip in self.clips.items()
+            for name, value in clip.tensors().items()
+        }
+
+    def recall(self, memory: dict[str, Tensor]) -> None:
+        """Paint as the editor did whose `memory` this is."""
+        clips: dict[str, dict[str, Tensor]] = {}
+        for key, value in memory.items():
+            strength, name = key.split(" ", 1)
+            clips.setdefault(strength, {})[name] = value
+        self.clips = {float(strength): _Clip.of(clip, self.motif.device) for strength, clip in clips.items()}
 
     def _primed(self, batch: EditBatch) -> Tensor:
         """What the network gets to see: the frames less their noise, and a trace of the style picture's shapes behind the person.
