@@ -27,12 +27,21 @@ from portraitgen.estimates import (
     clip_seconds,
     expected_seconds,
     finished_stages,
-    kept_share,
     seconds_left,
     share_done,
 )
 from portraitgen.heap import trim
-from portraitgen.lending import LONGEST, SPARE, gpu_calls, gpu_seconds, longest_call, ways_to_fit
+from portraitgen.lending import (
+    LONGEST,
+    can_leave,
+    gpu_calls,
+    gpu_seconds,
+    is_done,
+    kept_shares,
+    leaves,
+    longest_call,
+    share_that_fits,
+)
 from portraitgen.limits import MAX_START
 from portraitgen.progress import Progress
 from portraitgen.results import conclude
@@ -108,14 +117,17 @@ def work(job: Job) -> Generator[Progress, None, None]:
 def compute(job: Job) -> Iterator[Progress | InputError | OSError]:
     """Do one call's part of a job on a shared GPU. What a person can put right is yielded: of an error only its class comes back.
 
-    Learning that is not done when the call is about to end is stopped, and with that kept.
+    What would not be done when the call is about to end is left, and with that kept.
     """
-    end = time.monotonic() + gpu_seconds(job) - SPARE
+    end = time.monotonic() + gpu_seconds(job)
+    leaving, stage = can_leave(job), ""
     try:
         with contextlib.closing(work(job)) as steps:
             for step in steps:
                 yield step
-                if job.learns and time.monotonic() >= end:
+                # Rendering cannot be left in the middle: it is begun in this call or in the next.
+                begun, stage = step.stage == stage == "render", step.stage
+                if leaving and not begun and leaves(job, stage, end - time.monotonic()):
                     return
     except (InputError, OSError) as error:
         yield error
@@ -148,9 +160,9 @@ def share(job: Job) -> Iterator[Progress]:
 
 
 def lent(call: Job) -> Iterator[Progress]:
-    """Do one of a job's calls: learning in as many as it takes, each going on from what the one before has kept."""
+    """Do one of a job's calls, in as many as it takes: each goes on from what the one before has kept."""
     while True:
-        kept = kept_share(call.portrait, "reconstruction")
+        kept = kept_shares(call)
         try:
             with contextlib.closing(compute(call)) as steps:
                 for step in steps:
@@ -158,20 +170,26 @@ def lent(call: Job) -> Iterator[Progress]:
                         raise step
                     yield step
         except gr.Error as error:
-            raise refusal(error, call) from None
-        now = kept_share(call.portrait, "reconstruction")
-        if not call.learns or now == 1:
-            return
-        if now <= kept:
-            raise Overrun(explain_overrun(finished_stages(call.portrait), longer=gpu_seconds(call) < LONGEST))
+            if not is_overrun(str(error.message)) or kept_shares(call) == kept:
+                raise refusal(error, call) from None
+        else:
+            if call.verb not in ("reconstruct", "edit") or is_done(call):
+                return
+            if kept_shares(call) == kept:
+                raise Overrun(explain_overrun(saved(call), longer=gpu_seconds(call) < LONGEST))
 
 
 def refusal(error: gr.Error, call: Job) -> InputError:
     """What the shared GPU's own errors, about quota for example, mean for a person."""
-    title, message, kept = str(getattr(error, "title", "")), str(error.message), finished_stages(call.portrait)
+    title, message = str(getattr(error, "title", "")), str(error.message)
     if not is_overrun(message):
-        return InputError(explain_gpu(title, message, kept))
-    return Overrun(explain_overrun(kept, longer=gpu_seconds(call) < LONGEST))
+        return InputError(explain_gpu(title, message, saved(call)))
+    return Overrun(explain_overrun(saved(call), longer=gpu_seconds(call) < LONGEST))
+
+
+def saved(call: Job) -> set[str]:
+    """Stages of which something need not be done again."""
+    return {*finished_stages(call.portrait), *(stage for stage, share in kept_shares(call).items() if share)}
 
 
 def run(job: Job) -> Iterator[Progress]:
@@ -205,10 +223,9 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         session.become(open_session(session))
         job = replace(prepare(session), overruns=overruns(session))
         job = replace(job, notice=" ".join(filter(None, [job.notice, too_long(job)])))
-        already = finished_stages(job.portrait) if job.learns else frozenset()
-        expected = expected_seconds([s for s in job.stages if s not in already], job.frame_count, job.preset)
-        before = {"reconstruction": kept_share(job.portrait, "reconstruction")}  # by a run that was cut off
-        expected = {stage: seconds * (1 - before.get(stage, 0.0)) for stage, seconds in expected.items()}
+        before = kept_shares(job)
+        expected = expected_seconds([s for s in job.stages if before[s] < 1], job.frame_count, job.preset)
+        expected = {stage: seconds * (1 - before[stage]) for stage, seconds in expected.items()}
         yield kept, note(STARTING, job.notice, value=0.0), None
         latest: Any = None
         remarks: tuple[str, ...] = ()
@@ -218,7 +235,7 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
             latest = step.preview if step.preview is not None else latest
             remarks = tuple(dict.fromkeys(remarks + step.notes))
             if step.stage in expected:
-                start = before.get(step.stage, 0.0)
+                start = before[step.stage]
                 done[step.stage] = max(done.get(step.stage, 0.0), (step.fraction - start) / (1 - start))
             now = time.monotonic()
             if now - told < 0.4 and step.fraction < 1:
@@ -315,7 +332,7 @@ def too_long(job: Job) -> str:
     """What to say before a job that a shared GPU can hardly do in the time it is lent for; empty for any other."""
     if not shares_gpu() or (seconds := longest_call(job)) <= LONGEST:
         return ""
-    return explain_too_long(seconds, LONGEST, *ways_to_fit(job))
+    return explain_too_long(seconds, LONGEST, share_that_fits(job))
 
 
 def shares_gpu() -> bool:

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
 
-from .editors import engine_for
+from .editors import EditRequest, engine_for
 from .estimates import expected_seconds, finished_stages, kept_share
-from .pipeline import PRESETS
+from .progress import RECONSTRUCT_STAGES
 from .sessions import Job
 
 LONGEST = 120  # seconds of one call: longer ones few visitors are allowed
 PRICE = 1.5  # seconds of a visitor's share for one reserved, on the cards lent now
-SPARE = 3.0  # seconds before the end of a call in which a fit that is not done is kept, for the next call to go on with
+SPARE = 3.0  # seconds before the end of a call in which what is not done is kept, for the next call to go on with
 _START = 5.0  # seconds until a worker is forked, has the card and has read the portrait
 _MORE = 1.5  # times as long after a call that was too short
 _FASTER = {
@@ -42,7 +42,7 @@ _ENGINES = {
 def gpu_calls(job: Job) -> tuple[Job, ...]:
     """The calls that ``job`` takes, in order, its stages without a GPU being done: learning the clip is one, what is made of it the next.
 
-    Each starts from what the one before left on the disk. Learning is cut into more where it does not fit one: `LONGEST`.
+    Each starts from what the one before left on the disk. Learning and editing are cut into more where they do not fit one: `LONGEST`.
     """
     calls = []
     if job.learns and "reconstruction" not in finished_stages(job.portrait):
@@ -50,6 +50,29 @@ def gpu_calls(job: Job) -> tuple[Job, ...]:
     if job.verb != "reconstruct":
         calls.append(replace(job, learned=True))
     return tuple(calls)
+
+
+def kept_shares(job: Job) -> dict[str, float]:
+    """Share of each of a job's stages, in [0, 1], that an earlier run has done and kept."""
+    edited: Path | None = job.options.get("save")
+    folders = {stage: job.portrait if stage in RECONSTRUCT_STAGES else edited for stage in job.stages}
+    return {stage: kept_share(folder, stage) if folder else 0.0 for stage, folder in folders.items()}
+
+
+def is_done(call: Job) -> bool:
+    """Whether nothing is left to do of one of `gpu_calls`."""
+    return kept_shares(call)["reconstruction"] == 1 if call.learns else call.output.is_file()
+
+
+def can_leave(call: Job) -> bool:
+    """Whether a call can be left at any time for another one to go on: learning can, and an edit until it is only to be rendered."""
+    kept = kept_shares(call)
+    return call.learns or kept.get("edit", 1) < 1
+
+
+def leaves(call: Job, stage: str, seconds: float) -> bool:
+    """Whether a call that `can_leave` is left when a stage comes to its turn, or goes on, with these seconds until its end."""
+    return seconds < (_needed(replace(call, verb="render")) - _START if stage == "render" else SPARE)
 
 
 def gpu_seconds(job: Job) -> int:
@@ -60,50 +83,41 @@ def gpu_seconds(job: Job) -> int:
 def reserved_seconds(call: Job) -> int:
     """Seconds that will have been reserved for one of `gpu_calls`, in as many calls as it takes."""
     seconds = gpu_seconds(call)
-    if not call.learns or seconds < LONGEST:
+    if not can_leave(call) or seconds < LONGEST:
         return seconds
     more = math.ceil(max(0.0, _needed(call) - LONGEST) / (LONGEST - _START - SPARE))
     return round(_needed(call) + more * (_START + SPARE))
 
 
 def longest_call(job: Job) -> float:
-    """Seconds that the longest call of ``job`` is expected to take of those that cannot be cut; more than `LONGEST` and it will hardly be
-    done."""
-    return max((_needed(call) for call in gpu_calls(job) if not call.learns), default=0.0)
+    """Seconds that the longest part of ``job`` which must be one call is expected to take; over `LONGEST`, and it will hardly be done."""
+    whole = (
+        replace(call, verb="render") if call.verb == "edit" else call for call in gpu_calls(job) if not call.learns
+    )
+    return max((_needed(call) for call in whole), default=0.0)
 
 
-def ways_to_fit(job: Job) -> tuple[str, float]:
-    """What would make a job whose `longest_call` is too long fit: the finest preset, and the largest share of its part of the clip.
+def share_that_fits(job: Job) -> float:
+    """The largest share of its part of the clip with which a job whose `longest_call` is too long fits, in tenths; 0 if none."""
 
-    Either alone does; "" and 0 where it cannot.
-    """
-    anew = replace(job, portrait=job.portrait / "none")  # another preset or part is another portrait
+    def fits(tenths: int) -> bool:
+        return longest_call(replace(job, frame_count=job.frame_count * tenths // 10)) <= LONGEST
 
-    def fits(**changes: Any) -> bool:
-        return longest_call(replace(anew, **changes)) <= LONGEST
-
-    coarser = reversed(PRESETS[: PRESETS.index(job.preset)])
-    preset = next((name for name in coarser if fits(preset=name)), "")
-    tenths = next((n for n in range(9, 0, -1) if fits(frame_count=job.frame_count * n // 10)), 0)
-    return preset, tenths / 10
+    return next((tenths for tenths in range(9, 0, -1) if fits(tenths)), 0) / 10
 
 
 def _needed(job: Job) -> float:
     """Seconds that one call is expected to take."""
-    finished, kept = (finished_stages(job.portrait) if job.learns else ()), kept_share(job.portrait, "reconstruction")
-    stages = [stage for stage in job.stages if stage in _FASTER and stage not in finished]
-    expected = expected_seconds(stages, job.frame_count, job.preset, cores=2)
-    request = job.options.get("request")
-    loading, each, pictures, usual = 0.0, 0.0, 0, 1
-    if request is not None:
+    left = {stage: 1 - share for stage, share in kept_shares(job).items() if stage in _FASTER and share < 1}
+    expected = expected_seconds(list(left), job.frame_count, job.preset, cores=2)
+    seconds = _START + (SPARE if can_leave(job) else 0)
+    if "edit" in left:
         from .editing import PRESETS as CONFIGS
 
+        request: EditRequest = job.options["request"]
         usual = CONFIGS[job.preset].key_frames
         pictures = request.key_frames or usual
         loading, each = _ENGINES.get(engine_for(request.kind, request.engine, "cuda"), (0.0, 0.0))
-    # Of what a stage takes: as expected for the preset's key frames; what is not learned yet.
-    more = {"edit": pictures / usual, "reconstruction": 1 - kept}
-    seconds = (
-        _START + SPARE * job.learns + sum(expected[stage] / _FASTER[stage] * more.get(stage, 1) for stage in stages)
-    )
-    return seconds + loading + each * pictures
+        seconds += loading + each * pictures * left["edit"]
+        expected["edit"] *= pictures / usual  # as expected for the preset's
+    return seconds + sum(expected[stage] / _FASTER[stage] * share for stage, share in left.items())

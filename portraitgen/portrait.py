@@ -255,6 +255,13 @@ def _linked(source: str, target: str) -> str:
     return target
 
 
+def ask_key(request: EditRequest, *more: str) -> str:
+    """The same for edits that ask for the same of the same, as ``more`` says, and for no others."""
+    facts = asdict(request)
+    facts["picture"] = request.picture and file_sha256(request.picture)
+    return hashlib.sha256(json.dumps([facts, *more]).encode()).hexdigest()
+
+
 def file_sha256(path: Path) -> str:
     """Hash of a file's bytes; those of a file that has not changed are read once."""
     facts = path.stat()

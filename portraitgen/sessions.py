@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .editors import EditRequest, check_request, load_editor
 from .errors import InputError
-from .estimates import finished_stages
+from .estimates import finished_stages, is_pending
 from .limits import MAX_SEED
 from .pipeline import PRESETS
 from .progress import EDIT_STAGES, RECONSTRUCT_STAGES
@@ -306,6 +306,7 @@ def make_edit(
     if not 0 <= request.seed <= MAX_SEED:
         raise InputError(f"The seed is {request.seed}. Enter a whole number from 0 to {MAX_SEED} under Advanced.")
     from .backgrounds import NAMED, SCENES, parse_background
+    from .portrait import ask_key
 
     if background not in (*SCENES, *NAMED) and not re.fullmatch(r"#[0-9a-fA-F]{6}", background):
         raise InputError("The background is no colour such as #203040 and none of the names in the list. Choose one.")
@@ -321,9 +322,20 @@ def make_edit(
         clip = portrait_facts(source)["clip"]
         part: dict[str, Any] = {"frame_count": clip["frame_count"], "start": clip.get("start", 0.0)}
         job = replace(job, portrait=Path(row.learned), learned=True, **part)
-    name = f"edited-{time.time_ns():x}{_place(job)}"
-    options = {"request": request, "background": background, "save": folder / name, "mark": mark}
-    return replace(job, verb="edit", source=source, output=folder / f"{name}{suffix}", options=options, notice=notice)
+    output = folder / f"edited-{time.time_ns():x}{_place(job)}{suffix}"
+    save = _edit_folder(folder, ask_key(request, job.preset, str(source))[:16])
+    options = {"request": request, "background": background, "save": save, "mark": mark}
+    return replace(job, verb="edit", source=source, output=output, options=options, notice=notice)
+
+
+def _edit_folder(folder: Path, key: str) -> Path:
+    """Where the edit of a ``key`` is saved: where a run of the same that was cut off has left it, or anew. What any other has left goes."""
+    name = f"edited-{key}-"
+    pending = [path for path in folder.glob("edited-*") if is_pending(path)]
+    for path in pending:
+        if not path.name.startswith(name):
+            shutil.rmtree(path, ignore_errors=True)
+    return next((path for path in pending if path.name.startswith(name)), folder / f"{name}{time.time_ns():x}")
 
 
 def make_render(job: Job, session: Session, **options: Any) -> Job:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,7 @@ from torch import Tensor
 
 from .editors import Editor, EditRequest, Remembering
 from .fitting import Course, FitConfig, Fitted
-from .portrait import Portrait, file_sha256
+from .portrait import Portrait, ask_key, file_sha256
 from .reconstruction import part_of, read_fitted, save_fitted
 
 if TYPE_CHECKING:
@@ -71,13 +69,6 @@ class EditCourse:
             tensors["images"].to(device) if "images" in tensors else None,
             Course.resume(fitted, config, fitting) if fitting else None,
         )
-
-
-def ask_key(request: EditRequest, *more: str) -> str:
-    """The same for edits that ask for the same of the same, as ``more`` says, and for no others."""
-    facts = asdict(request)
-    facts["picture"] = request.picture and file_sha256(request.picture)
-    return hashlib.sha256(json.dumps([facts, *more]).encode()).hexdigest()
 
 
 def begin_edit(portrait: Portrait, folder: Path, request: EditRequest, preset: str) -> Portrait:

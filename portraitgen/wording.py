@@ -258,22 +258,18 @@ def describe_cost(learn: float, edit: float, *, cores: int, gpu: bool) -> str:
     return f"On {processor} about {roughly(learn)} to learn the clip, once, and {roughly(edit)} for each edit."
 
 
-def explain_too_long(seconds: float, longest: int, preset: str, share: float) -> str:
+def explain_too_long(seconds: float, longest: int, share: float) -> str:
     """That a job hardly fits the shared GPU, and what to do.
 
     Args:
         seconds: that its longest call is expected to take.
         longest: seconds that a call may take.
-        preset: a coarser one with which it fits, or "".
         share: of its part of the clip with which it fits, or 0.
     """
-    ways = [f"choose the quality {preset}"] if preset else []
-    ways += [f"use a part of the clip at most {share:.0%} as long"] if share else []
-    ways = [*ways, "duplicate this Space to a GPU of your own"]
-    remedy = ", or ".join(ways)
+    shorter = f"Use a part of the clip at most {share:.0%} as long, or d" if share else "D"
     return (
-        f"One step of this job takes about {seconds:.0f} s of GPU, and the shared GPU is lent for {longest} s at a time: "
-        f"it would hardly be done. {remedy[0].upper()}{remedy[1:]}."
+        f"Rendering this clip takes about {seconds:.0f} s of GPU, and the shared GPU is lent for {longest} s at a time: "
+        f"it would hardly be done. {shorter}uplicate this Space to a GPU of your own."
     )
 
 
@@ -293,7 +289,7 @@ def explain_overrun(finished: Collection[str], *, longer: bool) -> str:
     """What it means that the time of a call was up, and what to do.
 
     Args:
-        finished: stages that the clip's portrait holds.
+        finished: stages that are done, or begun and kept.
         longer: whether the next call may take longer.
     """
     rest = " press the button again to go on from there, with more time." if longer else f" {_SHORTER}"
@@ -304,7 +300,7 @@ def explain_gpu(title: str, message: str, finished: Collection[str] = ()) -> str
     """A refusal of the shared GPU (ZeroGPU) in a sentence or two, with what to do; any other message stays as it is.
 
     Args:
-        finished: stages that the clip's portrait holds.
+        finished: stages that are done, or begun and kept.
     """
     told = f"{title} {message}".lower()
     wait = re.search(r"try again in ([0-9: a-z,]+?)\s*(?:\.|$)", message, re.IGNORECASE)
@@ -328,6 +324,8 @@ def explain_gpu(title: str, message: str, finished: Collection[str] = ()) -> str
 
 def _kept(finished: Collection[str]) -> str:
     """What is kept of a job that was ended, in words without a full stop."""
+    if "edit" in finished:
+        return "What is edited so far is kept"
     if "reconstruction" in finished:
         return "What was learned of the person is kept"
     return "The cut-out clip is kept" if "matting" in finished else "Your clip is kept"

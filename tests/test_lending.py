@@ -26,20 +26,22 @@ from portraitgen.clip import probe
 from portraitgen.crop import Crop
 from portraitgen.editors import ENGINES, EditRequest
 from portraitgen.errors import InputError, Overrun
-from portraitgen.estimates import finished_stages
+from portraitgen.estimates import finished_stages, kept_share
 from portraitgen.lending import (
     LONGEST,
     PRICE,
+    can_leave,
     gpu_calls,
     gpu_seconds,
     longest_call,
     reserved_seconds,
-    ways_to_fit,
+    share_that_fits,
 )
 from portraitgen.pipeline import PRESETS
 from portraitgen.portrait import Portrait
 from portraitgen.progress import Progress
 from portraitgen.sessions import Job, Session, make_edit, make_job
+from portraitgen.storage import replacing
 
 CLIP = Path(__file__).parent.parent / "examples" / "portrait.mp4"
 LEARN, EDIT = 8, 5  # steps of the stand-ins for the two long stages
@@ -56,10 +58,16 @@ def asked(
     return Job(CLIP, portrait, preset, 5.0, "edit", portrait, folder / "out.mp4", options, frame_count=frames)
 
 
+def write_facts(portrait: Path, facts: dict[str, Any]) -> None:
+    """What a portrait's folder says of itself; whole, as a portrait does, for the process may be killed meanwhile."""
+    portrait.mkdir(exist_ok=True)
+    with replacing(portrait / "portrait.json") as temporary:
+        temporary.write_text(json.dumps(facts))
+
+
 def finish(portrait: Path, *stages: str) -> None:
     """A folder that holds these stages."""
-    portrait.mkdir(exist_ok=True)
-    (portrait / "portrait.json").write_text(json.dumps({"stages": dict.fromkeys(stages, 1.0)}))
+    write_facts(portrait, {"stages": dict.fromkeys(stages, 1.0)})
 
 
 def test_learning_is_one_call_and_the_edit_the_next(tmp_path: Path) -> None:
@@ -91,6 +99,28 @@ def test_seconds_follow_what_is_left_to_do(tmp_path: Path) -> None:
     assert gpu_seconds(learn) < half
 
 
+def keep(edited: Path, edit: float, fitting: float) -> None:
+    """A folder that holds so much of an edit."""
+    write_facts(edited, {"stages": {}, "kept": {"edit": edit, "fitting": fitting}, "pending": "x"})
+
+
+def test_of_an_edit_only_what_is_left_is_paid_for(tmp_path: Path) -> None:
+    call = gpu_calls(asked(tmp_path, "flux2-klein", preset="standard"))[-1]
+    seconds = [gpu_seconds(call)]
+    for shares in ((0.5, 0.0), (0.5, 0.5), (1.0, 0.5), (1.0, 0.9)):
+        keep(call.options["save"], *shares)
+        seconds.append(gpu_seconds(call))
+    finish(call.options["save"], "clip", "tracking", "matting", "reconstruction", "edit", "fitting")
+    assert not can_leave(call)
+    seconds.append(gpu_seconds(call))
+    assert seconds == sorted(set(seconds), reverse=True)
+    assert seconds[-1] == gpu_seconds(replace(call, verb="render"))
+
+
+def test_learning_is_paid_for_alike_whatever_edits_the_clip_then(tmp_path: Path) -> None:
+    assert len({gpu_seconds(gpu_calls(asked(tmp_path, engine))[0]) for engine in ENGINES["text"]}) == 1
+
+
 def test_key_frames_are_paid_for(tmp_path: Path) -> None:
     for engine in ENGINES["text"]:
         call = gpu_calls(asked(tmp_path, engine))[-1]
@@ -104,23 +134,20 @@ def test_key_frames_are_paid_for(tmp_path: Path) -> None:
 
 def test_a_job_that_one_call_cannot_hold_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
-    for preset in ("preview", "standard"):
-        job = asked(tmp_path, preset=preset)
+    for preset in PRESETS:
+        job = asked(tmp_path, "flux2-klein", preset=preset)
         assert longest_call(job) <= LONGEST
-        assert page_handlers.too_long(job) == ""
-    high = asked(tmp_path, preset="high")
-    assert longest_call(high) > LONGEST
-    assert ways_to_fit(high) == ("standard", 0), "what takes so long is the same for every part of the clip"
-    said = page_handlers.too_long(high)
-    assert "the shared GPU is lent for 120 s at a time: it would hardly be done." in said
-    assert said.endswith("Choose the quality standard, or duplicate this Space to a GPU of your own.")
+        assert page_handlers.too_long(job) == "", "learning and editing go on in a next call"
     long = asked(tmp_path, frames=3000)
-    preset, share = ways_to_fit(long)
-    assert preset == ""
+    share = share_that_fits(long)
     assert longest_call(replace(long, frame_count=round(3000 * share))) <= LONGEST < longest_call(long)
-    assert f"Use a part of the clip at most {share:.0%} as long, or duplicate" in page_handlers.too_long(long)
+    said = page_handlers.too_long(long)
+    assert "the shared GPU is lent for 120 s at a time: it would hardly be done." in said
+    assert said.endswith(
+        f"Use a part of the clip at most {share:.0%} as long, or duplicate this Space to a GPU of your own."
+    )
     monkeypatch.delenv("SPACES_ZERO_GPU")
-    assert page_handlers.too_long(high) == "", "a GPU of its own has all the time"
+    assert page_handlers.too_long(long) == "", "a GPU of its own has all the time"
 
 
 def test_the_price_is_that_of_the_engine_and_of_the_key_frames(space: Space, own: Session) -> None:
@@ -141,16 +168,19 @@ def test_the_price_is_that_of_the_engine_and_of_the_key_frames(space: Space, own
     assert seconds(usual["relight"]) == seconds(usual["text"]), (
         "auto takes the built-in one while the other is not here"
     )
-    assert all('class="bad"' in line and "Choose the quality standard" in line for line in told("high").values())
+    high = told("high")
+    assert all(LONGEST < seconds(line) / PRICE < 2 * LONGEST for line in high.values()), "in more calls than one"
+    assert not any('class="bad"' in line for line in high.values())
     assert prices(None, 0.0, 2.0, "preview", 0, own, chosen=chosen) == {}
 
 
 def test_a_job_that_hardly_fits_says_so_when_it_starts(space: Space) -> None:
     def prepare(own: Session) -> Job:
-        return make_edit(make_job(str(CLIP), "high", 0.0, 0.5, own), own, EditRequest("text", "red hair"), "auto")
+        job = replace(make_job(str(CLIP), "preview", 0.0, 0.5, own), frame_count=3000)
+        return make_edit(job, own, EditRequest("text", "red hair"), "auto")
 
     steps = page_handlers.drive(Session(), prepare)
-    assert "Choose the quality standard" in next(steps)[1]
+    assert "Use a part of the clip at most" in next(steps)[1]
     steps.close()  # type: ignore[attr-defined]
 
 
@@ -351,6 +381,67 @@ def test_learning_longer_than_one_call_goes_on_in_the_next(space: Space, monkeyp
     (_, first), (_, second) = space.gpu.calls
     assert second < first == LONGEST
     assert first + second == pytest.approx(expected, abs=10)
+
+
+class SlowEdit:
+    """A stand-in for an edit that takes ``steps`` seconds, and ``render`` more for its clip; what it keeps of the first is gone on with."""
+
+    def __init__(self, space: Space, steps: int, render: int) -> None:
+        self.space, self.steps, self.render = space, steps, render
+
+    def __call__(self, source: Path, output: Path, *more: Any) -> Iterator[Progress]:
+        save: Path = more[5]
+        for step in range(round(self.steps * kept_share(save, "fitting")), self.steps):
+            self.space.tell(f"step-{step}")
+            keep(save, 0.99, (step + 1) / self.steps)
+            yield Progress("fitting", step / self.steps, f"Step {step}.")
+        finish(save, "edit", "fitting")
+        yield Progress("render", 0.0, "Looking.")
+        for frame in range(self.render):
+            self.space.tell(f"frame-{frame}")
+            yield Progress("render", frame / self.render, f"Frame {frame}.")
+        output.write_bytes(b"result")
+
+
+def long_edit(space: Space, monkeypatch: pytest.MonkeyPatch, steps: int, frames: int) -> Job:
+    """An edit of a clip of so many frames that is learned, with a stand-in that renders them in the time that is expected."""
+    own = sessions.open_session(Session())
+    job = replace(make_job(str(CLIP), "high", 0.0, 0.5, own), frame_count=frames, learned=True)
+    finish(job.portrait, "clip", "tracking", "matting", "reconstruction")
+    job = make_edit(job, own, EditRequest("text", "red hair", engine="builtin"), "auto")
+    monkeypatch.setattr(pipeline, "_edit_portrait", SlowEdit(space, steps, int(longest_call(job)) - 5))
+    monkeypatch.setattr(pipeline, "is_pending", lambda folder: True)
+    monkeypatch.setattr(page_handlers.time, "monotonic", itertools.count().__next__)  # a second for each step
+    return job
+
+
+@pytest.mark.parametrize(("steps", "frames", "calls"), [(40, 700, 1), (110, 700, 2), (118, 12, 2), (118, 1400, 2)])
+def test_an_edit_longer_than_one_call_goes_on_in_the_next(
+    space: Space, monkeypatch: pytest.MonkeyPatch, steps: int, frames: int, calls: int
+) -> None:
+    job = long_edit(space, monkeypatch, steps, frames)
+    expected = reserved_seconds(gpu_calls(job)[0])
+    for _ in page_handlers.run(job):
+        pass
+    assert job.output.is_file()
+    told = space.told()
+    assert [line for line in told if line.startswith("step-")] == [f"step-{step}" for step in range(steps)]
+    assert told.count("frame-0") == 1, "what cannot be rendered in the rest of a call is not begun there"
+    assert len(space.gpu.calls) == calls
+    if steps == 118:  # as expected
+        assert sum(seconds for _, seconds in space.gpu.calls) == pytest.approx(expected, abs=25)
+
+
+def test_an_edit_whose_call_is_ended_too_early_goes_on_from_what_it_kept(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = long_edit(space, monkeypatch, 150, 12)
+    monkeypatch.setattr(page_handlers, "leaves", lambda *_: False)
+    for _ in page_handlers.run(job):
+        pass
+    assert job.output.is_file()
+    assert len(space.gpu.calls) == 2
+    assert len(set(space.told())) == len(space.told()), "nothing is done twice"
 
 
 def test_learning_that_gets_nowhere_ends(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:

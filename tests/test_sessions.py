@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,3 +211,37 @@ def test_a_view_of_another_part_is_what_is_shown_then(own: sessions.Session) -> 
     of_the_clip = sessions.make_render(sessions.make_job(clip, "high", 0.0, 10.0, own), own)
     shown = results.conclude(own, of_the_clip)
     assert (shown.learned, shown.edited, shown.source) == (str(of_the_clip.portrait), "", clip), "not the edit"
+
+
+def test_an_edit_that_was_cut_off_is_gone_on_with_and_any_other_left_is_deleted(
+    own: sessions.Session, tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", size=(160, 120))
+    job = sessions.make_job(str(clip), "preview", 0.0, 10.0, own)
+    style = Path(shutil.copyfile(Path(__file__).parent.parent / "examples/styles/starry_night.jpg", tmp_path / "a.jpg"))
+
+    def asked(clip_job: sessions.Job = job, **changes: Any) -> sessions.Job:
+        request = EditRequest(**{"kind": "style", "picture": style, "engine": "builtin"} | changes)
+        return sessions.make_edit(clip_job, own, request, "auto")
+
+    def cut_off(edit: sessions.Job) -> Path:
+        save: Path = edit.options["save"]
+        save.mkdir()
+        (save / "portrait.json").write_text('{"pending": "x"}')
+        return save
+
+    first = asked()
+    assert asked().options["save"] != first.options["save"], "nothing is there yet"
+    left = cut_off(first)
+    again = asked(picture=Path(shutil.copyfile(style, tmp_path / "the_same.jpg")))
+    assert again.options["save"] == left
+    assert again.output != first.output, "the page keeps what it has shown"
+    for changes in ({"seed": 1}, {"strength": 0.5}, {"key_frames": 9}, {"keep_colors": True}):
+        assert asked(**changes).options["save"] != left
+        assert not left.exists()
+        left = cut_off(asked())
+    assert asked(replace(job, preset="standard")).options["save"] != left
+    left = cut_off(asked())
+    (left / "portrait.json").write_text('{"stages": {"edit": 1.0}, "pending": ""}')
+    assert asked().options["save"] != left
+    assert left.is_dir(), "a finished one stays"

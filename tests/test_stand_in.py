@@ -116,6 +116,7 @@ class Edited:
 
     def __call__(self, source: Path, output: Path, request: EditRequest, *_: Any) -> Iterator[Progress]:
         self.requests.append(request)
+        output.touch()
         yield Progress("render", 1.0, "done", notes=("A frame is blurred.",))
 
 
