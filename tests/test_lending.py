@@ -18,6 +18,7 @@ import gradio as gr
 import pytest
 import torch
 
+import page_calls
 import page_handlers
 from page_notices import prices
 from portraitgen import pipeline, reconstruction, results, sessions, wording
@@ -293,9 +294,9 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Space:
     made = Space(tmp_path)
     monkeypatch.setenv("SPACES_ZERO_GPU", "true")
     monkeypatch.setattr(sessions, "ROOT", tmp_path / "sessions")
-    monkeypatch.setattr(page_handlers, "compute", made.gpu(page_handlers.compute))
+    monkeypatch.setattr(page_calls, "compute", made.gpu(page_calls.compute))
     # The real one starts a Python that knows nothing of the stand-ins.
-    monkeypatch.setattr(page_handlers, "apart", lambda work, *a, **k: work(*a, **k))
+    monkeypatch.setattr(page_calls, "apart", lambda work, *a, **k: work(*a, **k))
     monkeypatch.setattr(results, "finish_edit", lambda session, job: session)
     monkeypatch.setattr(pipeline, "clip_stage", made.clip)
     monkeypatch.setattr(pipeline, "tracking_stage", lambda _: made.stage("tracking"))
@@ -369,12 +370,12 @@ def test_learning_longer_than_one_call_goes_on_in_the_next(space: Space, monkeyp
             yield Progress("reconstruction", step / steps, f"Step {step}.")
 
     monkeypatch.setattr(reconstruction, "reconstruct", learn)
-    monkeypatch.setattr(page_handlers.time, "monotonic", itertools.count().__next__)  # a second for each step
+    monkeypatch.setattr(page_calls.time, "monotonic", itertools.count().__next__)  # a second for each step
     own = sessions.open_session(Session())
     job = make_job(str(CLIP), "high", 0.0, 0.5, own)
     (call,) = gpu_calls(job)
     expected = reserved_seconds(call)
-    for _ in page_handlers.run(job):
+    for _ in page_calls.run(job):
         pass
     assert "reconstruction" in finished_stages(job.portrait)
     assert [line for line in space.told() if line.startswith("step-")] == [f"step-{step}" for step in range(steps)]
@@ -411,7 +412,7 @@ def long_edit(space: Space, monkeypatch: pytest.MonkeyPatch, steps: int, frames:
     job = make_edit(job, own, EditRequest("text", "red hair", engine="builtin"), "auto")
     monkeypatch.setattr(pipeline, "_edit_portrait", SlowEdit(space, steps, int(longest_call(job)) - 5))
     monkeypatch.setattr(pipeline, "is_pending", lambda folder: True)
-    monkeypatch.setattr(page_handlers.time, "monotonic", itertools.count().__next__)  # a second for each step
+    monkeypatch.setattr(page_calls.time, "monotonic", itertools.count().__next__)  # a second for each step
     return job
 
 
@@ -421,7 +422,7 @@ def test_an_edit_longer_than_one_call_goes_on_in_the_next(
 ) -> None:
     job = long_edit(space, monkeypatch, steps, frames)
     expected = reserved_seconds(gpu_calls(job)[0])
-    for _ in page_handlers.run(job):
+    for _ in page_calls.run(job):
         pass
     assert job.output.is_file()
     told = space.told()
@@ -436,8 +437,8 @@ def test_an_edit_whose_call_is_ended_too_early_goes_on_from_what_it_kept(
     space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = long_edit(space, monkeypatch, 150, 12)
-    monkeypatch.setattr(page_handlers, "leaves", lambda *_: False)
-    for _ in page_handlers.run(job):
+    monkeypatch.setattr(page_calls, "leaves", lambda *_: False)
+    for _ in page_calls.run(job):
         pass
     assert job.output.is_file()
     assert len(space.gpu.calls) == 2
@@ -446,10 +447,10 @@ def test_an_edit_whose_call_is_ended_too_early_goes_on_from_what_it_kept(
 
 def test_learning_that_gets_nowhere_ends(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "LEARN", 500)
-    monkeypatch.setattr(page_handlers.time, "monotonic", itertools.count().__next__)
+    monkeypatch.setattr(page_calls.time, "monotonic", itertools.count().__next__)
     own = sessions.open_session(Session())
     with pytest.raises(Overrun, match="The cut-out clip is kept: press the button again"):
-        list(page_handlers.run(make_job(str(CLIP), "preview", 0.0, 0.5, own)))
+        list(page_calls.run(make_job(str(CLIP), "preview", 0.0, 0.5, own)))
     assert len(space.gpu.calls) == 1
 
 
@@ -485,7 +486,7 @@ def test_errors_come_back_from_the_gpu_in_words(space: Space, failure: BaseExcep
 
 def test_a_stop_ends_the_call(space: Space) -> None:
     own = sessions.open_session(Session())
-    steps = page_handlers.run(make_job(str(CLIP), "preview", 0.0, 0.5, own))
+    steps = page_calls.run(make_job(str(CLIP), "preview", 0.0, 0.5, own))
     assert next(step for step in steps if step.stage == "reconstruction")
     assert space.gpu.last.is_alive()
     steps.close()  # type: ignore[attr-defined]
@@ -496,7 +497,7 @@ def test_a_stop_ends_the_call(space: Space) -> None:
 
 def test_without_a_lent_gpu_everything_is_done_in_one_process(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPACES_ZERO_GPU")
-    monkeypatch.delattr(page_handlers, "apart")
+    monkeypatch.delattr(page_calls, "apart")
     press(Session())
     assert {space.process_of(stage) for stage in STAGES} == {os.getpid()}
     assert space.gpu.calls == []

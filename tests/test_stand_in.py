@@ -14,6 +14,7 @@ import torch
 from hub_server import Hub, Repository, serve
 from test_weights import IP2P, run_code, sentence, small, surroundings
 
+import page_calls
 import page_handlers
 from portraitgen import pipeline, terminal, weights
 from portraitgen.editors import EditRequest
@@ -150,13 +151,13 @@ def test_on_the_page_a_choice_that_cannot_be_had_is_stood_in_for(
     edited = Edited(monkeypatch)
     monkeypatch.setattr(weights, "fetching", refuse)
     monkeypatch.setattr(Portrait, "load", lambda folder: SimpleNamespace(require=lambda stage: None))
-    monkeypatch.setattr(page_handlers, "gpu_calls", lambda job: (job,))
+    monkeypatch.setattr(page_calls, "gpu_calls", lambda job: (job,))
     for name in ("load_for_learning", "load_for_editing"):
         monkeypatch.setattr(pipeline, name, lambda: None)
     request = EditRequest("text", "red hair", engine="flux2-klein")
     options = {"request": request, "background": "auto", "save": tmp_path / "saved", "mark": False}
     job = Job(Path(), tmp_path, "preview", 3.0, "edit", tmp_path, tmp_path / "out.mp4", options, learned=True)
-    steps = list(page_handlers.share(job) if lent else page_handlers.work(job))
+    steps = list(page_calls.share(job) if lent else page_calls.work(job))
     assert edited.requests[0].engine == "builtin"
     notes = {note for step in steps for note in step.notes}
     said = "FLUX.2 klein cannot be used: The Hub cannot be reached. Built-in looks took over."
