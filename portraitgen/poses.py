@@ -79,6 +79,17 @@ class Poses:
         """What the avatar's colours are multiplied with in ``frames`` ``[B]``: ``[B, 3]``, 1 where nothing but noise was measured."""
         return F.softshrink(self.exposure[frames], _STEADY).exp()
 
+    def rows(self, frames: list[int]) -> dict[str, Tensor]:
+        """What alignment has found for each of ``frames``, as tensors ``[M, ...]``."""
+        values = {**self.refined.tensors(), "nodes": self.nodes, "exposure": self.exposure}
+        return {name: value[frames] for name, value in values.items() if name != "betas"}
+
+    def put(self, frames: list[int], rows: dict[str, Tensor]) -> None:
+        """Take over what `rows` gave for ``frames``."""
+        values = {**self.refined.tensors(), "nodes": self.nodes, "exposure": self.exposure}
+        for name, found in rows.items():
+            values[name][frames] = found.to(values[name].device)
+
     def interpolate(self, known: Tensor, frames: Tensor) -> None:
         """Give ``frames`` ``[M]`` the corrections of their neighbours among the ``known`` ones (sorted ``[L]``), linear in time."""
         times, at = known.cpu().numpy(), frames.cpu().numpy()

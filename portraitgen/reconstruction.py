@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -38,6 +38,10 @@ from .tracking import Tracking
 _AVATAR = "avatar.safetensors"
 _UNFINISHED = "fitted.safetensors"  # the same before the frames in between are aligned; gone once they are
 _COURSE = "fitting.safetensors"  # a fit in the middle; gone once it is done
+_FIRST_POSES, _LATER_POSES = (
+    "placed.safetensors",
+    "aligned.safetensors",
+)  # of the frames aligned so far, before the fit and after it
 _PREVIEWS = 12
 # Looks at a frame: with what the frames' own colours show, where a third follows its faults, and with what is learned.
 _FIRST_LOOKS, _LATER_LOOKS = 2, 3
@@ -173,14 +177,14 @@ def reconstruct(
             portrait.keep("reconstruction", learned)
             portrait.path(_COURSE).unlink(missing_ok=True)
     trim()
-    for done in _align_rest(portrait, fitted, shown, trained, rest, portrait.settings.seed):
+    for done in _align_rest(portrait, fitted, shown, trained, rest, learned):
         message = f"Aligning the frames in between, {done} of {len(rest)}"
         yield Progress("reconstruction", learned + (0.97 - learned) * done / len(rest), message)
     for done in _steady(portrait, fitted, shown):
         message = f"Steadying the motion, frame {done}"
         yield Progress("reconstruction", 0.97 + 0.03 * done / portrait.clip.frame_count, message)
     save_fitted(portrait, fitted)
-    for name in (_UNFINISHED, _COURSE):
+    for name in (_UNFINISHED, _COURSE, _FIRST_POSES, _LATER_POSES):
         portrait.path(name).unlink(missing_ok=True)
     yield Progress("reconstruction", 1.0, "Avatar ready", preview(fitted, shown, 0))
 
@@ -210,7 +214,7 @@ def _learn(
         fitted.poses.tracked = tracked
         course = Course.resume(fitted, config.fit, part_of(portrait.load_tensors(_COURSE), "course."))
     else:
-        fitted = yield from _place(portrait, tracked, trained, data, body, config, news)
+        fitted = yield from _place(portrait, tracked, trained, data, body, config, news, share)
         course = Course.begin(fitted, data, config.fit, seed)
 
     perceptual = aside(lambda: PerceptualLoss(device)) if config.fit.perceptual else None
@@ -246,8 +250,9 @@ def _place(
     body: BodyModel,
     config: ReconstructionConfig,
     news: Callable[[float, str], Progress],
+    share: float,
 ) -> Generator[Progress, None, Fitted]:
-    """An avatar that is to be fitted to ``data``, the clip's frames ``trained``, in poses that agree with them."""
+    """An avatar that is to be fitted to ``data``, the clip's frames ``trained``, in poses that agree with them; see `_learn`."""
     seed = portrait.settings.seed
     yield news(0.02, "Placing Gaussians on the body")
     chosen = torch.searchsorted(trained, diverse_frames(tracked, trained, config.views).cpu())
@@ -258,7 +263,8 @@ def _place(
         yield news(0.05, "Placing Gaussians on the body")
     # The views now agree with one another, so that what they build anew has no double edges.
     fitted = _start(body, fitted.poses, views, hair, config)
-    for done in align_frames(fitted, data, data.pictures(range(len(data))), _FIRST_LOOKS, seed):
+    left, ends = (lambda done: data.pictures(range(done, len(data)))), (share * 0.06, share * 0.24)
+    for done in _align_kept(portrait, fitted, data, trained.tolist(), left, _FIRST_LOOKS, _FIRST_POSES, ends):
         message = f"Aligning the body with the pictures, frame {done} of {len(data)}"
         yield news(0.06 + 0.18 * done / len(data), message)
     return _start(body, fitted.poses, views, hair, config)
@@ -275,8 +281,40 @@ def _start(body: BodyModel, poses: Poses, views: TrainingFrames, hair: Tensor, c
     return Fitted(body, avatar, NeuralRenderer(config.channels, config.hidden).to(views.K.device), poses)
 
 
+def _align_kept(
+    portrait: Portrait,
+    fitted: Fitted,
+    data: TrainingFrames,
+    frames: list[int],
+    pictures: Callable[[int], Iterable[tuple[int, Tensor, Tensor]]],
+    looks: int,
+    name: str,
+    ends: tuple[float, float],
+) -> Iterator[int]:
+    """Align the clip's ``frames``; yields how many are done after each. Of a run that was cut off the first ones are kept in ``name``.
+
+    Args:
+        pictures: of the frames behind so many, as for `align_frames`.
+        ends: shares of the stage that are done before and after.
+    """
+    rows = portrait.load_tensors(name) if portrait.path(name).is_file() else {}
+    first = done = len(rows.get("nodes", ()))
+    fitted.poses.put(frames[:first], rows)
+
+    def keep() -> None:
+        portrait.save_tensors(name, fitted.poses.rows(frames[:done]))
+        portrait.keep("reconstruction", ends[0] + (ends[1] - ends[0]) * done / len(frames))
+
+    keeper = Keeper(keep)
+    with keeper.on_leaving():
+        for number in align_frames(fitted, data, pictures(first), looks, portrait.settings.seed):
+            done = first + number
+            yield done
+            keeper.when_due()
+
+
 def _align_rest(
-    portrait: Portrait, fitted: Fitted, data: TrainingFrames, trained: Tensor, rest: list[int], seed: int
+    portrait: Portrait, fitted: Fitted, data: TrainingFrames, trained: Tensor, rest: list[int], share: float
 ) -> Iterator[int]:
     """Align the frames ``rest`` that were not ``trained`` on, one by one from the disk; yields how many are done after each."""
     if not rest:
@@ -284,14 +322,16 @@ def _align_rest(
     device = data.K.device
     fitted.poses.interpolate(trained.to(device), torch.tensor(rest, device=device))
     usable = load_screening(portrait).usable
-    wanted = {frame for frame in rest if usable[frame]}
-    pictures = (
-        (number, torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1), torch.from_numpy(alpha.copy())[None])
-        for number, (frame, alpha) in enumerate(crops_with_alpha(portrait))
-        if number in wanted
-    )
-    moved = ((number, image.to(device), alpha.to(device)) for number, image, alpha in pictures)
-    yield from align_frames(fitted, data, moved, _LATER_LOOKS, seed)
+    wanted = [frame for frame in rest if usable[frame]]
+
+    def pictures(done: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        left = set(wanted[done:])
+        for number, (frame, alpha) in enumerate(crops_with_alpha(portrait)):
+            if number in left:
+                image = torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1)
+                yield number, image.to(device), torch.from_numpy(alpha.copy())[None].to(device)
+
+    yield from _align_kept(portrait, fitted, data, wanted, pictures, _LATER_LOOKS, _LATER_POSES, (share, 0.97))
 
 
 def _steady(portrait: Portrait, fitted: Fitted, data: TrainingFrames) -> Iterator[int]:

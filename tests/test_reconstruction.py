@@ -108,6 +108,20 @@ def test_a_fit_whose_process_is_killed_is_gone_on_with(
     same(cut, whole)
 
 
+@pytest.mark.parametrize("work", ["Aligning the body with the pictures, frame", "Aligning the frames in between,"])
+def test_an_alignment_that_is_stopped_is_gone_on_with(tmp_path: Path, matted: Path, whole: Path, work: str) -> None:
+    cut = tmp_path / "cut"
+    shutil.copytree(matted, cut)
+    job = pipeline.reconstruct(CLIP, cut, max_seconds=0.3)
+    assert any(step.message.startswith(f"{work} 2 of") for step in job)
+    before = kept_share(cut, "reconstruction")
+    job.close()  # type: ignore[attr-defined]
+    assert kept_share(cut, "reconstruction") > before
+    steps = list(pipeline.reconstruct(CLIP, cut, max_seconds=0.3))
+    assert next(step.message for step in steps if step.message.startswith(work)).startswith(f"{work} 3 of")
+    same(cut, whole)
+
+
 def learned_share(folder: Path, steps: int) -> float:
     """Share of the stage that lies before step ``steps`` + 1 of 4."""
     portrait = Portrait.load(folder)
