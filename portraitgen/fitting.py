@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .avatar import Avatar
-from .body import BodyModel
+from .body import BodyModel, labelled
 from .cores import threads_shared_by
 from .frames import Batch, TrainingFrames, sent
 from .losses import (
@@ -180,6 +180,8 @@ def fit(
     generator, queue, optimizer = course.generator, course.queue, course.optimizer
     limit = fitted.avatar.spacing[:, None] * 2.5
     device = data.images.device
+    # An eyeball turns under its lids and bulges nowhere: moved off it, an iris shows through the lid of the first blink.
+    eyes = labelled(fitted.body.face_labels, "eye_left", "eye_right")[fitted.avatar.texel_faces]
     for step in range(course.step, config.steps):
         while len(queue) < config.batch:
             queue.extend(generator.permutation(len(data)).tolist())
@@ -193,6 +195,7 @@ def fit(
         loss = _regularity(fitted, config, limit, course.start, course.grazing)
         loss.backward()
         loss = loss.detach() + _descend(fitted, batch, background, config, asked)
+        fitted.avatar.offsets.grad.masked_fill_(eyes[:, None], 0.0)  # type: ignore[union-attr]
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * _rate(step, config)
         optimizer.step()

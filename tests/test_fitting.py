@@ -16,6 +16,7 @@ from toy_body import ToyBody, toy_intrinsics, toy_parameters
 
 from portraitgen import fitting, frames, renderer
 from portraitgen.avatar import Avatar, sample_texels
+from portraitgen.body import LABELS
 from portraitgen.fitting import Course, FitConfig, Fitted, fit
 from portraitgen.frames import TrainingFrames
 from portraitgen.losses import PerceptualLoss, psnr
@@ -313,6 +314,20 @@ def test_an_untrained_renderer_shows_the_gaussians_own_colours() -> None:
     centre = rendering.straight()[0, :, SIZE // 2, SIZE // 2]
     torch.testing.assert_close(centre, torch.tensor([0.9, 0.2, 0.1]), atol=1e-3, rtol=0)
     assert torch.equal(rendering.color, rendering.color_features)
+
+
+def test_eyeballs_stay_where_the_body_has_them(truth: tuple[Fitted, TrainingFrames]) -> None:
+    """Displaced, what is learned of an open eye sticks out of the lid that closes over it in a frame that was not learned from."""
+    _, data = truth
+    fitted = make_fitted()
+    below = fitted.body.faces.float().mean(1) < fitted.body.faces.max() / 2
+    fitted.body.face_labels = torch.where(below, LABELS.index("eye_left"), LABELS.index("face"))
+    for _ in fit(fitted, data, dataclasses.replace(CONFIG, steps=10), seed=0):
+        pass
+    moved = (fitted.avatar.offsets - fitted.avatar.rest_offsets).detach().norm(dim=1) > 0
+    eyes = below[fitted.avatar.texel_faces]
+    assert not moved[eyes].any()
+    assert moved[~eyes].float().mean() > 0.3
 
 
 def test_a_surface_seen_edge_on_keeps_its_colours(truth: tuple[Fitted, TrainingFrames]) -> None:
