@@ -23,7 +23,7 @@ from .portrait import Portrait
 from .progress import Progress
 from .provenance import SOURCE_TYPE, provenance, xmp
 from .reconstruction import load_fitted, to_uint8
-from .rendering import ORBIT_YAW, fade_cut, head_pivot, orbit_viewmats
+from .rendering import ORBIT_YAW, head_pivot, orbit_viewmats, prepare_free_view
 from .sessions import VIEWS
 from .storage import replacing
 from .streaming import steady
@@ -97,7 +97,7 @@ def write_views(directory: Path, output: Path, *, count: int, device: str = "aut
     where = resolve_device(device)
     fitted = load_fitted(portrait, where)
     K = portrait.tracking().K.to(where)
-    fade_cut(portrait, fitted, K)
+    prepare_free_view(portrait, fitted, K)
     size = portrait.crop.size
     frame = torch.tensor([portrait.clip.frame_count // 2], device=where)
     cameras = orbit_viewmats(head_pivot(fitted), np.linspace(-ORBIT_YAW, ORBIT_YAW, count), np.zeros(count)).to(where)

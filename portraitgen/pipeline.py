@@ -319,7 +319,7 @@ def render(
     from .portrait import Portrait
     from .provenance import EDITED, RENDERED, provenance
     from .reconstruction import load_fitted
-    from .rendering import fade_cut, head_pivot, orbit_angles, orbit_viewmats
+    from .rendering import head_pivot, orbit_angles, orbit_viewmats, prepare_free_view
 
     behind = parse_background(background)
     check_output(output, behind.suffix)
@@ -332,7 +332,7 @@ def render(
         count = portrait.clip.frame_count
         swing = orbit_angles(count) if orbit else (np.zeros(count), np.zeros(count))
         viewmats = orbit_viewmats(head_pivot(fitted), swing[0] + yaw, swing[1] + pitch)
-        fade_cut(portrait, fitted, portrait.tracking().K)
+        prepare_free_view(portrait, fitted, portrait.tracking().K)
     done = portrait.edit_requests()
     change = scene_edit(done, where, behind.scene)
     K = portrait.tracking().K.to(where)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .body import LABELS
@@ -19,6 +22,9 @@ from .portrait import Portrait
 _BATCH = 4
 _MOMENTS = 8  # of the clip, that stand for all of it
 _FADE = 0.14  # of the working crop's side
+_VISIBLE, _GONE = 0.2, 14.0  # opacity, and the logit of none
+# Gaussians are joined to those of their nearest ones that are within so many standard deviations; loose groups are less than this share.
+_JOINED, _LINKS, _LOOSE = 3.0, 12, 0.005
 ORBIT_YAW, ORBIT_PITCH = 35.0, 15.0
 
 
@@ -80,6 +86,30 @@ def orbit_viewmats(pivot: Tensor, yaw: np.ndarray, pitch: np.ndarray) -> Tensor:
         matrix[:3, 3] = pivot.cpu() - rotation @ pivot.cpu()
         matrices.append(matrix)
     return torch.stack(matrices)
+
+
+def prepare_free_view(portrait: Portrait, fitted: Fitted, K: Tensor) -> None:
+    """Let fade, in place, what can be seen only from elsewhere than the clip's camera: `fade_cut` and `fade_loose`."""
+    fade_cut(portrait, fitted, K)
+    fade_loose(fitted)
+
+
+@torch.no_grad()
+def fade_loose(fitted: Fitted) -> None:
+    """Let Gaussians vanish, in place, that hang in the air: groups that nothing joins to the person.
+
+    At the edge of hair or of a collar the clip's own camera sees them against the rest; from elsewhere they are specks beside it.
+    """
+    avatar = fitted.avatar
+    visible = (avatar.opacity_logits.sigmoid() > _VISIBLE).nonzero()[:, 0]
+    places = avatar(fitted.mesh(_moments(fitted))).means.mean(0)[visible].cpu().numpy()
+    reach = _JOINED * avatar.scales[visible].amax(1).cpu().numpy()
+    distance, other = cKDTree(places).query(places, min(_LINKS, len(places)))
+    one, link = (distance <= np.maximum(reach[:, None], reach[other])).nonzero()
+    links = coo_matrix((np.ones(len(one)), (one, other[one, link])), (len(places), len(places)))
+    _, group = connected_components(links, directed=False)
+    loose = torch.from_numpy(np.bincount(group)[group] < _LOOSE * len(places)).to(visible.device)
+    avatar.opacity_logits[visible[loose]] = -_GONE
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from portraitgen.portrait import Portrait, Settings
 from portraitgen.progress import RECONSTRUCT_STAGES
 from portraitgen.rasterization import rasterize
 from portraitgen.reconstruction import save_fitted
-from portraitgen.rendering import fade_cut, head_pivot
+from portraitgen.rendering import fade_cut, fade_loose, head_pivot
 from portraitgen.tracking import Tracking
 
 FRAMES, SIZE = 8, 256
@@ -182,3 +182,18 @@ def test_seen_from_elsewhere_the_body_fades_out_where_the_frame_cuts_it(kept: tu
     assert torch.allclose(opacity[far], torch.tensor(0.5), atol=1e-3)
     assert opacity[outside].max() < 1e-3
     assert ((opacity > 0.05) & (opacity < 0.45)).any(), "no hard edge between"
+
+
+def test_seen_from_elsewhere_nothing_hangs_in_the_air(kept: tuple[Path, Fitted]) -> None:
+    _, fitted = kept
+    avatar = fitted.avatar
+    with torch.no_grad():
+        avatar.opacity_logits.fill_(1.0)
+        avatar.offsets[:3] += torch.tensor([0.0, 0.0, 0.1])  # a tuft beside the person
+        avatar.offsets[3] += torch.tensor(
+            [0.0, 0.0, float(avatar.scales.detach()[3].amax())]
+        )  # one that stands off a little
+    fade_loose(fitted)
+    opacity = avatar.opacity_logits.detach().sigmoid()
+    assert opacity[:3].max() < 1e-3
+    assert opacity[3:].min() > 0.7
