@@ -15,13 +15,8 @@ from pathlib import Path
 import numpy as np
 
 SAME_PERSON = 0.6
-_CORNERS_AND_NOSE = (
-    263,
-    362,
-    33,
-    133,
-    2,
-)  # FaceMesh's points for dlib's five: outer and inner corners of the eyes, base of the nose
+# FaceMesh's points for dlib's five: outer and inner corners of the eyes, base of the nose.
+_CORNERS_AND_NOSE = (263, 362, 33, 133, 2)
 
 
 class Faces:

@@ -44,11 +44,11 @@ EYES = (EYELIDS[:16], EYELIDS[16:])
 
 @dataclasses.dataclass(frozen=True)
 class Cause:
-    """What a row changes: the preset, the tracking, or parts of the program that no preset turns off."""
+    """What a row changes: the preset, the tracking, or a part of the program that no preset turns off."""
 
     config: Callable[[ReconstructionConfig], ReconstructionConfig] = lambda config: config
     tracking: Callable[[Tracking], Tracking] = lambda tracking: tracking
-    patches: tuple[Callable[[], contextlib.AbstractContextManager[Any]], ...] = ()
+    patch: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
 
 def fit(**changes: Any) -> Cause:
@@ -68,7 +68,7 @@ def spacing(factor: float) -> Cause:
 
 def patch(owner: Any, name: str, value: Any) -> Cause:
     """A part of the program replaced."""
-    return Cause(patches=(lambda: mock.patch.object(owner, name, value),))
+    return Cause(patch=lambda: mock.patch.object(owner, name, value))
 
 
 def tracked(**changes: Callable[[Tracking], torch.Tensor]) -> Cause:
@@ -159,9 +159,7 @@ def main() -> None:
 def measure(cause: Cause, portrait: Portrait, preset: str) -> dict[str, Any]:
     """Reconstruct and look at the held-out frames."""
     device, started = torch.device("cpu"), time.perf_counter()
-    with contextlib.ExitStack() as stack:
-        for patched in cause.patches:
-            stack.enter_context(patched())
+    with cause.patch():
         tracking = cause.tracking(portrait.tracking())
         for _ in reconstruction.reconstruct(portrait, tracking, cause.config(reconstruction.PRESETS[preset]), device):
             pass

@@ -38,10 +38,8 @@ from .tracking import Tracking
 _AVATAR = "avatar.safetensors"
 _UNFINISHED = "fitted.safetensors"  # the same before the frames in between are aligned; gone once they are
 _COURSE = "fitting.safetensors"  # a fit in the middle; gone once it is done
-_FIRST_POSES, _LATER_POSES = (
-    "placed.safetensors",
-    "aligned.safetensors",
-)  # of the frames aligned so far, before the fit and after it
+# Poses of the frames aligned so far, before the fit and after it.
+_FIRST_POSES, _LATER_POSES = "placed.safetensors", "aligned.safetensors"
 _PREVIEWS = 12
 # Looks at a frame: with what the frames' own colours show, where a third follows its faults, and with what is learned.
 _FIRST_LOOKS, _LATER_LOOKS = 2, 3
