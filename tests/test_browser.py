@@ -146,7 +146,7 @@ def test_a_part_of_the_clip_is_chosen(browser: Any, page: Page) -> None:
         view.locator(".player .after").wait_for()
         assert page.pipeline.calls[0][2]["start"] == 0.5
         assert page.pipeline.calls[1][2]["mark"] is True
-        view.wait_for_function("document.querySelector('.player .after').readyState >= 1")
+        view.wait_for_function("document.querySelector('.player .after')?.readyState >= 1")
         view.get_by_role("slider", name="Place in the clip").fill("0.3")
         view.wait_for_function("document.querySelector('.player .before').currentTime > 0.6")
         assert abs(play_time(view, "before") - 0.5 - play_time(view, "after")) < 0.1
@@ -187,7 +187,7 @@ def test_a_stored_example_shows_its_result_at_once(browser: Any, page: Page) -> 
         playwright_api.expect(view.locator(".player .before")).to_be_visible()
         status(view).to_contain_text("A stored result")
         playwright_api.expect(view.locator("#light textarea")).to_have_value(row["text"])
-        view.wait_for_function("document.querySelector('.player .after').readyState >= 2")
+        view.wait_for_function("document.querySelector('.player .after')?.readyState >= 2")
         assert page.pipeline.calls == []
         for route in asked:
             route.continue_()

@@ -88,7 +88,7 @@ def test_a_stored_example_is_not_taken_for_ones_own_result(browser: Any, page: P
         view.get_by_role("button", name="Edit this further").click()
         view.locator("#shelf").get_by_role("button", name=row["name"].capitalize()).click()
         status(view).to_contain_text("A stored result")
-        view.wait_for_function("document.querySelector('.player .after').readyState >= 2")
+        view.wait_for_function("document.querySelector('.player .after')?.readyState >= 2")
         expect_nothing_of_ones_own(view)
         view.get_by_role("button", name="Thumbnail 1 of 1").click()
         status(view).to_contain_text("Shown again.")
@@ -126,14 +126,13 @@ def test_the_turntable_of_an_earlier_result_goes(browser: Any, page: Page, monke
         turntable.to_have_count(0)
 
 
-def pick(view: Any, number: int, count: int, portrait: Path) -> None:
+def pick(view: Any, number: int, count: int, result: Path) -> None:
     view.get_by_role("button", name=f"Thumbnail {number} of {count}").click()
-    appears(view, portrait)
+    appears(view, result)
 
 
-def appears(view: Any, portrait: Path) -> None:
-    """Wait until the result is shown that this portrait is of."""
-    view.wait_for_function("name => document.querySelector('.player .after').src.includes(name)", arg=portrait.name)
+def appears(view: Any, result: Path) -> None:
+    view.wait_for_function("name => document.querySelector('.player .after').src.includes(name)", arg=result.name)
 
 
 def test_an_earlier_result_looked_at_while_a_job_runs_keeps_its_clip_and_its_downloads(
@@ -144,7 +143,7 @@ def test_an_earlier_result_looked_at_while_a_job_runs_keeps_its_clip_and_its_dow
         upload(view, page.clip)
         edit(view)
         finished(view, 1)
-        first = page.pipeline.calls[-1][2]["save"]
+        _, (_, first), options = page.pipeline.calls[-1]
         clear(view)
         upload(view, page.other_clip)
         edit(view, "a bronze statue")
@@ -155,8 +154,7 @@ def test_an_earlier_result_looked_at_while_a_job_runs_keeps_its_clip_and_its_dow
         pick(view, 1, 2, first)
         assert shown(view, "before") == "source.mp4"
         finished(view, 3)
-        third = page.pipeline.calls[-1][2]["save"]
-        appears(view, third)
+        appears(view, page.pipeline.calls[-1][1][1])
         assert shown(view, "before") == page.other_clip.name, "not the clip of the one that was looked at"
 
         page.pipeline.steps = 1000
@@ -170,7 +168,7 @@ def test_an_earlier_result_looked_at_while_a_job_runs_keeps_its_clip_and_its_dow
         view.get_by_role("button", name="Take it with you").click()
         with view.expect_download():
             view.get_by_role("button", name="Orbit video").click()
-        assert page.pipeline.folders("render")[-1] == first, "what is shown is what is packed"
+        assert page.pipeline.folders("render")[-1] == options["save"], "what is shown is what is packed"
 
 
 def test_a_turntable_never_stands_beside_another_result(
@@ -192,7 +190,7 @@ def test_a_turntable_never_stands_beside_another_result(
         view.get_by_role("button", name="Look from all sides").click()
         view.get_by_role("button", name="Prepare the turntable").click()
         status(view).to_contain_text("Drawing.")
-        pick(view, 1, 2, page.pipeline.calls[1][2]["save"])
+        pick(view, 1, 2, page.pipeline.calls[1][1][1])
         go_on.set()
         status(view).to_contain_text("Done in")
         view.wait_for_timeout(500)

@@ -75,7 +75,7 @@ def test_no_other_host_is_asked_on_the_whole_way(browser: Any, page: Page, monke
         upload(view, page.clip)
         edit(view)
         finished(view, 1)
-        view.wait_for_function("document.querySelector('.player .after').readyState >= 2")
+        view.wait_for_function("document.querySelector('.player .after')?.readyState >= 2")
         view.get_by_role("button", name="Play", exact=True).click()
         view.get_by_role("button", name="Look from all sides").click()
         view.get_by_role("button", name="Prepare the turntable").click()

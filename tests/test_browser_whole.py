@@ -70,7 +70,7 @@ def test_a_clip_goes_the_whole_way(browser: Any, real: SimpleNamespace, tmp_path
         status(view).to_contain_text("Learning the person in 3D")
         playwright_api.expect(view.locator("#preview img")).to_be_visible()
         status(view).to_contain_text("Done in")
-        view.wait_for_function("document.querySelector('.player .after').readyState >= 2")
+        view.wait_for_function("document.querySelector('.player .after')?.readyState >= 2")
         bronze = saved(view, tmp_path / "bronze.mp4")
 
         view.get_by_role("tab", name="Relighting").click()
