@@ -21,7 +21,7 @@ _COSTS = {
     "clip": (1.0, 0.05, 0.0, False),
     "tracking": (2.0, 0.04, 0.0, False),
     "matting": (3.0, 0.3, 0.0, True),
-    "reconstruction": (56.0, 0.22, 0.26, True),
+    "reconstruction": (49.0, 0.22, 0.26, True),
     "edit": (15.0, 0.0, 0.0, False),
     "fitting": (33.0, 0.0, 0.0, False),
     "render": (2.0, 0.18, 0.0, True),
