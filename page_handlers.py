@@ -109,7 +109,7 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
         expected = expected_seconds([s for s in job.stages if before[s] < 1], job.frame_count, job.preset)
         expected = {stage: seconds * (1 - before[stage]) for stage, seconds in expected.items()}
         yield kept, note(STARTING, job.notice, value=0.0), None
-        latest: Any = None
+        latest: Any = kept
         remarks: tuple[str, ...] = ()
         done: dict[str, float] = {}
         place, told = 0, -1.0
@@ -131,6 +131,7 @@ def drive(session: Session, prepare: Callable[[Session], Job]) -> Iterator[tuple
             where = describe_step(place + 1, len(job.stages), now - begin, left)
             status = note(describe_stage(step.stage, step.fraction), f"{where} {step.message}", job.notice, value=share)
             yield kept, status, latest
+            latest = kept  # sent twice, gradio would write its file anew while it is being read
         if job.overruns:
             count_overruns(session, 0)
         end = note(describe_done(time.monotonic() - begin), job.notice, *remarks)

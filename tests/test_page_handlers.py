@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio as gr
+import numpy as np
 import pytest
 from huggingface_hub import constants
 from serving import Page, write_clip
@@ -110,3 +112,20 @@ def test_what_was_learned_before_is_not_waited_for(
     monkeypatch.setattr(page_handlers.time, "monotonic", itertools.count(0, 10).__next__)
     shown = [str(view[1]) for view in page_handlers.drive(own, lambda own: job)]
     assert re.findall(r'value="([\d.]+)"', "".join(shown)) == ["0.000", "0.000", "0.500", "1.000"]
+
+
+def test_a_picture_of_the_work_is_sent_once(
+    own: sessions.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent again, its file would be written anew while a browser reads it."""
+    picture = np.zeros((8, 8, 3), np.uint8)
+    steps = [Progress("matting", 1.0, "a"), Progress("matting", 1.0, "b", picture), Progress("matting", 1.0, "c")]
+    monkeypatch.setattr(page_handlers, "run", lambda job: iter(steps))
+    job = sessions.make_job(str(write_clip(tmp_path / "clip.mp4")), "preview", 0, 10, own)
+    output = write_clip(tmp_path / "made.mp4")
+    made = replace(job, verb="webm", output=output)
+    start, *shown, end = (preview for _, _, preview in page_handlers.drive(own, lambda _: made))
+    assert start is None
+    assert end is None
+    assert [preview is picture for preview in shown] == [False, True, False]
+    assert shown[2] == shown[0] == gr.skip()
