@@ -29,7 +29,7 @@ _COSTS = {
 }
 # How much longer the fixed part of a stage takes than in `preview`: steps of fitting, and what one costs.
 _PRESETS = {
-    "reconstruction": {"preview": 1.0, "standard": 4.0, "high": 25.0},
+    "reconstruction": {"preview": 1.0, "standard": 4.5, "high": 28.0},
     "fitting": {"preview": 1.0, "standard": 10.0, "high": 40.0},
 }
 _LEARNED = {

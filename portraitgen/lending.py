@@ -24,7 +24,7 @@ SPARE = 3.0  # seconds before the end of a call in which what is not done is kep
 _START = 5.0  # seconds until a worker is forked, has the card and has read the portrait
 _MORE = 1.5  # times as long after a call that was too short
 _FASTER = {
-    "reconstruction": 7.4,
+    "reconstruction": 7.8,
     "edit": 2.5,
     "fitting": 11.0,
     "render": 2.5,

@@ -116,7 +116,8 @@ class LentGpu:
                     seconds -= content != latest
                     latest = content
                     yield content
-                    here.send(None)
+                    if seconds:  # else it is killed where it is, not a little further on
+                        here.send(None)
                 raise gr.Error("GPU task aborted", title="ZeroGPU worker error", print_exception=False)
             finally:
                 self.last.kill()
