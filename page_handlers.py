@@ -28,12 +28,7 @@ from portraitgen.estimates import (
     seconds_left,
     share_done,
 )
-from portraitgen.lending import (
-    LONGEST,
-    kept_shares,
-    longest_call,
-    share_that_fits,
-)
+from portraitgen.lending import LONGEST, kept_shares, longest_call, share_that_fits
 from portraitgen.limits import MAX_START
 from portraitgen.results import conclude
 from portraitgen.sessions import (

@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from .clip import ClipInfo, probe, read_frames, read_gray
 from .errors import InputError
@@ -27,10 +28,10 @@ _SMALL = 256
 
 
 def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[str, Any]:
-    """Compare the avatar with the clip, in the working crop over white.
+    """Compare the avatar with the clip, in the part of the working crop that the clip's frame shows, over white.
 
     Returns:
-        ``held_out`` and ``trained`` frame counts with PSNR (dB; ``psnr_256``: of pictures shrunk to 256²), SSIM and perceptual distance
+        ``held_out`` and ``trained`` frame counts with PSNR (dB; ``psnr_256``: of the crop shrunk to 256²), SSIM and perceptual distance
         each, ``sharpness`` (mean gradient magnitude inside the person in the full frame, ours over the source's), ``track_error``
         (fractions of the inter-ocular distance), ``gaussians``, ``frames_per_second`` of rendering and ``seconds``.
     """
@@ -40,7 +41,7 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
     rows: dict[str, list[tuple[float, ...]]] = {"trained": [], "held_out": []}
     sharpness, rendering_seconds = [], 0.0
     away = load_screening(portrait).away
-    inside = inside_frame(portrait, torch.device("cpu"))[0, ..., None]
+    inside = inside_frame(portrait, device)[0]
     renders = render_crops(portrait, fitted, tracking.K)
     clip = zip(read_frames(portrait.source, portrait.clip), read_gray(portrait.path("alpha.mp4")), strict=False)
     for number, (frame, alpha) in enumerate(clip):
@@ -52,11 +53,8 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
         ours = torch.from_numpy(rendering.color + (1 - rendering.alpha[..., None])).clamp(0, 1)
         matte = alpha[..., None].astype(np.float32) / 255
         truth = torch.from_numpy(portrait.crop.extract(frame).astype(np.float32) / 255 * matte + 1 - matte)
-        ours = torch.where(inside, ours, truth)
         a, b = (x.permute(2, 0, 1)[None].to(device) for x in (ours, truth))
-        small = [torch.nn.functional.interpolate(x, (_SMALL, _SMALL), mode="area") for x in (a, b)]
-        with torch.no_grad():
-            row = (psnr(a, b), psnr(*small), float(ssim(a, b)), float(perceptual(a, b)))
+        row = _compare(a, b, inside, perceptual)
         rows["trained" if number < portrait.trained_frames else "held_out"].append(row)
         sharpness.append(_sharpness(portrait, frame, alpha, rendering))
     result: dict[str, Any] = {"perceptual_network": perceptual.name}
@@ -72,6 +70,15 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
     result["frames_per_second"] = round(portrait.clip.frame_count / rendering_seconds, 3)
     result["seconds"] = portrait.stages
     return result
+
+
+@torch.no_grad()
+def _compare(ours: Tensor, truth: Tensor, inside: Tensor, perceptual: PerceptualLoss) -> tuple[float, ...]:
+    """`_MEASURES` of working crops ``[1, 3, S, S]`` where ``inside`` ``[S, S]``, a rectangle, shows the clip's frame."""
+    rows, columns = inside.any(1), inside.any(0)
+    pair = [x[..., rows, :][..., columns] for x in (ours, truth)]
+    small = [torch.nn.functional.interpolate(x, scale_factor=_SMALL / len(inside), mode="area") for x in pair]
+    return psnr(*pair), psnr(*small), float(ssim(*pair)), float(perceptual(*pair))
 
 
 def _sharpness(portrait: Portrait, frame: np.ndarray, alpha: np.ndarray, rendering: RenderedCrop) -> float:

@@ -81,14 +81,17 @@ class Poses:
 
     def rows(self, frames: list[int]) -> dict[str, Tensor]:
         """What alignment has found for each of ``frames``, as tensors ``[M, ...]``."""
-        values = {**self.refined.tensors(), "nodes": self.nodes, "exposure": self.exposure}
-        return {name: value[frames] for name, value in values.items() if name != "betas"}
+        return {name: value[frames] for name, value in self._found().items()}
 
     def put(self, frames: list[int], rows: dict[str, Tensor]) -> None:
         """Take over what `rows` gave for ``frames``."""
+        for name, value in self._found().items():
+            value[frames] = rows[name].to(value.device)
+
+    def _found(self) -> dict[str, Tensor]:
+        """What alignment finds, a row for each frame."""
         values = {**self.refined.tensors(), "nodes": self.nodes, "exposure": self.exposure}
-        for name, found in rows.items():
-            values[name][frames] = found.to(values[name].device)
+        return {name: value for name, value in values.items() if name != "betas"}
 
     def interpolate(self, known: Tensor, frames: Tensor) -> None:
         """Give ``frames`` ``[M]`` the corrections of their neighbours among the ``known`` ones (sorted ``[L]``), linear in time."""

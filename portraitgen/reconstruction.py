@@ -295,9 +295,11 @@ def _align_kept(
         pictures: of the frames behind so many, as for `align_frames`.
         ends: shares of the stage that are done before and after.
     """
-    rows = portrait.load_tensors(name) if portrait.path(name).is_file() else {}
-    first = done = len(rows.get("nodes", ()))
-    fitted.poses.put(frames[:first], rows)
+    first = done = 0
+    if portrait.path(name).is_file():
+        rows = portrait.load_tensors(name)
+        first = done = len(rows["nodes"])
+        fitted.poses.put(frames[:first], rows)
 
     def keep() -> None:
         portrait.save_tensors(name, fitted.poses.rows(frames[:done]))

@@ -90,39 +90,50 @@ def orbit_viewmats(pivot: Tensor, yaw: np.ndarray, pitch: np.ndarray) -> Tensor:
 
 def prepare_free_view(portrait: Portrait, fitted: Fitted, K: Tensor) -> None:
     """Let fade, in place, what can be seen only from elsewhere than the clip's camera: `fade_cut` and `fade_loose`."""
-    fade_cut(portrait, fitted, K)
-    fade_loose(fitted)
+    places = usual_places(fitted)
+    fade_cut(portrait, fitted, K, places)
+    fade_loose(fitted, places)
 
 
 @torch.no_grad()
-def fade_loose(fitted: Fitted) -> None:
+def usual_places(fitted: Fitted) -> Tensor:
+    """Where each Gaussian is in camera space, averaged over the clip ``[N, 3]`` metres."""
+    return fitted.avatar(fitted.mesh(_moments(fitted))).means.mean(0)
+
+
+@torch.no_grad()
+def fade_loose(fitted: Fitted, places: Tensor) -> None:
     """Let Gaussians vanish, in place, that hang in the air: groups that nothing joins to the person.
 
     At the edge of hair or of a collar the clip's own camera sees them against the rest; from elsewhere they are specks beside it.
+
+    Args:
+        places: `usual_places` of the Gaussians ``[N, 3]``.
     """
     avatar = fitted.avatar
     visible = (avatar.opacity_logits.sigmoid() > _VISIBLE).nonzero()[:, 0]
-    places = avatar(fitted.mesh(_moments(fitted))).means.mean(0)[visible].cpu().numpy()
+    points = places[visible].cpu().numpy()
     reach = _JOINED * avatar.scales[visible].amax(1).cpu().numpy()
-    distance, other = cKDTree(places).query(places, min(_LINKS, len(places)))
+    distance, other = cKDTree(points).query(points, min(_LINKS, len(points)))
     one, link = (distance <= np.maximum(reach[:, None], reach[other])).nonzero()
-    links = coo_matrix((np.ones(len(one)), (one, other[one, link])), (len(places), len(places)))
+    links = coo_matrix((np.ones(len(one)), (one, other[one, link])), (len(points), len(points)))
     _, group = connected_components(links, directed=False)
-    loose = torch.from_numpy(np.bincount(group)[group] < _LOOSE * len(places)).to(visible.device)
+    loose = torch.from_numpy(np.bincount(group)[group] < _LOOSE * len(points)).to(visible.device)
     avatar.opacity_logits[visible[loose]] = -_GONE
 
 
 @torch.no_grad()
-def fade_cut(portrait: Portrait, fitted: Fitted, K: Tensor) -> None:
+def fade_cut(portrait: Portrait, fitted: Fitted, K: Tensor, places: Tensor) -> None:
     """Let the body fade out, in place, towards the sides and the lower edge of the clip's frame, for which it ends in nothing.
 
     From the clip's own camera that end lies outside of the picture; from any other one its ragged rim would be seen.
 
     Args:
         K: intrinsics of the working crop ``[3, 3]``.
+        places: `usual_places` of the Gaussians ``[N, 3]``.
     """
     avatar = fitted.avatar
-    xy, _ = project(avatar(fitted.mesh(_moments(fitted))).means.mean(0), K.to(avatar.features))
+    xy, _ = project(places, K.to(avatar.features))
     inside = torch.from_numpy(portrait.crop.inside(portrait.clip.width, portrait.clip.height))
     columns, rows = inside.any(0).nonzero()[:, 0], inside.any(1).nonzero()[:, 0]
     room = torch.stack([xy[:, 0] - columns[0], columns[-1] + 1 - xy[:, 0], rows[-1] + 1 - xy[:, 1]]).amin(0)

@@ -266,10 +266,10 @@ def explain_too_long(seconds: float, longest: int, share: float) -> str:
         longest: seconds that a call may take.
         share: of its part of the clip with which it fits, or 0.
     """
-    shorter = f"Use a part of the clip at most {share:.0%} as long, or d" if share else "D"
+    remedy = f"Use a part of the clip at most {share:.0%} as long, or duplicate" if share else "Duplicate"
     return (
         f"Rendering this clip takes about {seconds:.0f} s of GPU, and the shared GPU is lent for {longest} s at a time: "
-        f"it would hardly be done. {shorter}uplicate this Space to a GPU of your own."
+        f"it would hardly be done. {remedy} this Space to a GPU of your own."
     )
 
 

@@ -1,4 +1,4 @@
-"""Steadiness, on a still picture of which one half flickers once it is edited."""
+"""Steadiness, on a still picture of which one half flickers once it is edited; fidelity, of a picture half beyond its frame."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from portraitgen import evaluation
 from portraitgen.crop import Crop
+from portraitgen.losses import PerceptualLoss
 
 SIZE = 96
 
@@ -33,3 +35,14 @@ def test_the_warp_error_counts_where_it_is_asked_for(monkeypatch: pytest.MonkeyP
     assert flickering[0] == pytest.approx(20 / 255, rel=0.01)
     assert still[0] == 0
     assert whole[0] == pytest.approx(10 / 255, rel=0.01)
+
+
+def test_what_lies_beyond_the_clips_frame_is_not_counted() -> None:
+    truth = torch.full((1, 3, 128, 128), 0.5)
+    ours = truth + 0.1
+    inside = torch.zeros(128, 128, dtype=torch.bool)
+    inside[:, 30:100] = True
+    ours[..., ~inside] = 0.0
+    whole, small, *_ = evaluation._compare(ours, truth, inside, PerceptualLoss(torch.device("cpu")))
+    assert whole == pytest.approx(20.0, abs=0.01)
+    assert small == pytest.approx(20.0, abs=0.01)

@@ -28,7 +28,7 @@ from portraitgen.portrait import Portrait, Settings
 from portraitgen.progress import RECONSTRUCT_STAGES
 from portraitgen.rasterization import rasterize
 from portraitgen.reconstruction import save_fitted
-from portraitgen.rendering import fade_cut, fade_loose, head_pivot
+from portraitgen.rendering import fade_cut, fade_loose, head_pivot, usual_places
 from portraitgen.tracking import Tracking
 
 FRAMES, SIZE = 8, 256
@@ -173,7 +173,7 @@ def test_seen_from_elsewhere_the_body_fades_out_where_the_frame_cuts_it(kept: tu
     with torch.no_grad():
         fitted.avatar.opacity_logits.fill_(0.0)
         xy, _ = project(fitted.avatar(fitted.mesh(torch.arange(FRAMES))).means.mean(0), K)
-    fade_cut(portrait, fitted, K)
+    fade_cut(portrait, fitted, K, usual_places(fitted))
     opacity = fitted.avatar.opacity_logits.detach().sigmoid().flatten()
     far = (xy[:, 0] < 0.3 * size) & (xy[:, 1] < 0.3 * size)
     outside = (xy[:, 0] > 0.5 * size) | (xy[:, 1] > 0.5 * size)
@@ -193,7 +193,7 @@ def test_seen_from_elsewhere_nothing_hangs_in_the_air(kept: tuple[Path, Fitted])
         avatar.offsets[3] += torch.tensor(
             [0.0, 0.0, float(avatar.scales.detach()[3].amax())]
         )  # one that stands off a little
-    fade_loose(fitted)
+    fade_loose(fitted, usual_places(fitted))
     opacity = avatar.opacity_logits.detach().sigmoid()
     assert opacity[:3].max() < 1e-3
     assert opacity[3:].min() > 0.7

@@ -28,14 +28,7 @@ from portraitgen.crop import Crop
 from portraitgen.editors import ENGINES, EditRequest
 from portraitgen.errors import InputError, Overrun
 from portraitgen.estimates import finished_stages, kept_share
-from portraitgen.lending import (
-    LONGEST,
-    PRICE,
-    gpu_calls,
-    gpu_seconds,
-    longest_call,
-    reserved_seconds,
-)
+from portraitgen.lending import LONGEST, PRICE, gpu_calls, gpu_seconds, longest_call, reserved_seconds
 from portraitgen.portrait import Portrait
 from portraitgen.progress import Progress
 from portraitgen.sessions import Job, Session, make_edit, make_job

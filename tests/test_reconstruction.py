@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from quick import quicken
+from quick import killed_at, quicken
 
 from portraitgen import keeping, pipeline, reconstruction
 from portraitgen.errors import InputError
@@ -91,14 +91,7 @@ def test_a_fit_whose_process_is_killed_is_gone_on_with(
 ) -> None:
     cut, real = tmp_path / "cut", reconstruction.fit
     shutil.copytree(matted, cut)
-
-    def killed(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for number, step in enumerate(real(*arguments, **options)):
-            if number == 3:
-                raise RuntimeError("killed")
-            yield step
-
-    monkeypatch.setattr(reconstruction, "fit", killed)
+    monkeypatch.setattr(reconstruction, "fit", killed_at(real, 3))
     monkeypatch.setattr(keeping, "_EVERY", 0.0)
     with pytest.raises(RuntimeError, match="killed"):
         list(pipeline.reconstruct(CLIP, cut, max_seconds=0.3))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from quick import quicken
+from quick import killed_at, quicken
 from torch import Tensor
 
 from portraitgen import editing, editors, keeping, pipeline, reconstruction
@@ -132,14 +132,7 @@ def test_an_edit_whose_process_is_killed_is_gone_on_with(
     tmp_path: Path, learned: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, real = tmp_path / "edited", editing.fit
-
-    def killed(*arguments: Any, **options: Any) -> Iterator[Any]:
-        for number, step in enumerate(real(*arguments, **options)):
-            if number == 2:
-                raise RuntimeError("killed")
-            yield step
-
-    monkeypatch.setattr(editing, "fit", killed)
+    monkeypatch.setattr(editing, "fit", killed_at(real, 2))
     monkeypatch.setattr(keeping, "_EVERY", 0.0)
     with pytest.raises(RuntimeError, match="killed"):
         list(edit(learned, save))
