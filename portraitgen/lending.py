@@ -85,8 +85,9 @@ def reserved_seconds(call: Job) -> int:
     seconds = gpu_seconds(call)
     if not can_leave(call) or seconds < LONGEST:
         return seconds
-    more = math.ceil(max(0.0, _needed(call) - LONGEST) / (LONGEST - _START - SPARE))
-    return round(_needed(call) + more * (_START + SPARE))
+    again = _START + SPARE + (0.0 if call.learns else _engine_seconds(call)[0])  # of each call after the first
+    more = math.ceil(max(0.0, _needed(call) - LONGEST) / (LONGEST - again))
+    return round(_needed(call) + more * again)
 
 
 def longest_call(job: Job) -> float:
@@ -117,7 +118,13 @@ def _needed(job: Job) -> float:
         request: EditRequest = job.options["request"]
         usual = CONFIGS[job.preset].key_frames
         pictures = request.key_frames or usual
-        loading, each = _ENGINES.get(engine_for(request.kind, request.engine, "cuda"), (0.0, 0.0))
+        loading, each = _engine_seconds(job)
         seconds += loading + each * pictures * left["edit"]
         expected["edit"] *= pictures / usual  # as expected for the preset's
     return seconds + sum(expected[stage] / _FASTER[stage] * share for stage, share in left.items())
+
+
+def _engine_seconds(job: Job) -> tuple[float, float]:
+    """Seconds that the engine of an edit takes until its weights are on the card, and for one key picture in all passes."""
+    request: EditRequest = job.options["request"]
+    return _ENGINES.get(engine_for(request.kind, request.engine, "cuda"), (0.0, 0.0))

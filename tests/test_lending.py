@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import page_handlers
+from portraitgen import lending
 from portraitgen.editors import ENGINES, EditRequest
 from portraitgen.lending import (
     LONGEST,
@@ -19,6 +20,7 @@ from portraitgen.lending import (
     gpu_calls,
     gpu_seconds,
     longest_call,
+    reserved_seconds,
     share_that_fits,
 )
 from portraitgen.pipeline import PRESETS
@@ -100,6 +102,17 @@ def test_of_an_edit_only_what_is_left_is_paid_for(tmp_path: Path) -> None:
 
 def test_learning_is_paid_for_alike_whatever_edits_the_clip_then(tmp_path: Path) -> None:
     assert len({gpu_seconds(gpu_calls(asked(tmp_path, engine))[0]) for engine in ENGINES["text"]}) == 1
+
+
+def test_an_engine_that_is_loaded_in_every_call_is_paid_for_in_every_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = gpu_calls(asked(tmp_path, "flux2-klein", preset="high"))[-1]
+    told = reserved_seconds(call)
+    slower = {**lending._ENGINES, "flux2-klein": (25.0, 1.0)}
+    monkeypatch.setattr(lending, "_ENGINES", slower)
+    assert LONGEST < told < 2 * LONGEST, "two calls"
+    assert reserved_seconds(call) - told == 2 * 5
 
 
 def test_key_frames_are_paid_for(tmp_path: Path) -> None:
