@@ -23,7 +23,7 @@ from .initialization import gather_colors, make_views, neighbours
 from .keeping import Keeper
 from .keyframes import diverse_frames
 from .losses import PerceptualLoss
-from .mattes import crop_landmarks, crops_with_alpha, usable_frames
+from .mattes import clean_crops, crop_landmarks, usable_frames
 from .matting import decontaminate
 from .portrait import Portrait
 from .poses import rest_vertices
@@ -113,7 +113,7 @@ def load_key_frames(portrait: Portrait, fitted: Fitted, K: Tensor, frames: Tenso
     """
     wanted = set(frames.tolist())
     source, alphas, labels = [], [], []
-    streams = zip(crops_with_alpha(portrait), read_gray(portrait.path("regions.mp4")), strict=False)
+    streams = zip(clean_crops(portrait), read_gray(portrait.path("regions.mp4")), strict=False)
     for number, ((frame, alpha), label) in enumerate(streams):
         if number in wanted:
             source.append(torch.from_numpy(frame).permute(2, 0, 1))

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .clip import ClipInfo, probe, read_frames, read_gray
+from .clip import ClipInfo, probe, read_frames
 from .errors import InputError
 from .landmarks import detect_landmarks
 from .losses import PerceptualLoss, psnr, ssim
-from .mattes import crops_with_alpha, load_screening
+from .mattes import clean_crops, crops_with_alpha, load_screening
 from .portrait import Portrait
 from .reconstruction import inside_frame, load_fitted
 from .rendering import RenderedCrop, render_crops
@@ -28,7 +28,8 @@ _SMALL = 256
 
 
 def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[str, Any]:
-    """Compare the avatar with the clip, in the part of the working crop that the clip's frame shows, over white.
+    """Compare the avatar with the clip, in the part of the working crop that the clip's frame shows, over white and free of a
+    screen's light.
 
     Returns:
         ``held_out`` and ``trained`` frame counts with PSNR (dB; ``psnr_256``: of the crop shrunk to 256²), SSIM and perceptual distance
@@ -43,8 +44,8 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
     away = load_screening(portrait).away
     inside = inside_frame(portrait, device)[0]
     renders = render_crops(portrait, fitted, tracking.K)
-    clip = zip(read_frames(portrait.source, portrait.clip), read_gray(portrait.path("alpha.mp4")), strict=False)
-    for number, (frame, alpha) in enumerate(clip):
+    clip = zip(read_frames(portrait.source, portrait.clip), clean_crops(portrait), strict=False)
+    for number, (frame, (crop, alpha)) in enumerate(clip):
         started = time.perf_counter()
         rendering = next(renders)
         rendering_seconds += time.perf_counter() - started
@@ -52,7 +53,7 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
             continue
         ours = torch.from_numpy(rendering.color + (1 - rendering.alpha[..., None])).clamp(0, 1)
         matte = alpha[..., None].astype(np.float32) / 255
-        truth = torch.from_numpy(portrait.crop.extract(frame).astype(np.float32) / 255 * matte + 1 - matte)
+        truth = torch.from_numpy(crop.astype(np.float32) / 255 * matte + 1 - matte)
         a, b = (x.permute(2, 0, 1)[None].to(device) for x in (ours, truth))
         row = _compare(a, b, inside, perceptual)
         rows["trained" if number < portrait.trained_frames else "held_out"].append(row)

@@ -10,6 +10,7 @@ import torch
 
 from .body import LABELS, load_body
 from .clip import read_frames, read_gray, write_gray, write_video
+from .despill import screen_channel, without_spill
 from .errors import InputError
 from .keyframes import evenly_spaced
 from .matting import person_alpha
@@ -113,6 +114,17 @@ def crop_frames(portrait: Portrait) -> Iterator[np.ndarray]:
 def crops_with_alpha(portrait: Portrait) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The working crop of every frame with its alpha ``[S, S]`` uint8."""
     return zip(crop_frames(portrait), read_gray(portrait.path("alpha.mp4")), strict=True)
+
+
+def clean_crops(portrait: Portrait) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`crops_with_alpha` of a clip whose mattes are all there, free of the light of a green or a blue screen."""
+    key = screen_channel(portrait.crop.extract(clean_plate(portrait)))
+    if key is None:
+        yield from crops_with_alpha(portrait)
+        return
+    regions = read_gray(portrait.path("regions.mp4"))
+    for (frame, alpha), labels in zip(crops_with_alpha(portrait), regions, strict=True):
+        yield without_spill(frame, alpha, labels, key), alpha
 
 
 def crop_landmarks(portrait: Portrait) -> np.ndarray:

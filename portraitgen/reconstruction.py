@@ -24,7 +24,7 @@ from .initialization import build_avatar, make_views
 from .keeping import Keeper
 from .keyframes import diverse_frames, training_frames
 from .losses import PerceptualLoss
-from .mattes import crop_landmarks, crops_with_alpha, load_screening, usable_frames
+from .mattes import clean_crops, crop_landmarks, load_screening, usable_frames
 from .matting import decontaminate
 from .portrait import Portrait
 from .poses import Poses
@@ -107,7 +107,7 @@ def load_training_frames(
     size = portrait.crop.size
     images = torch.empty(len(frames), 3, size, size, dtype=torch.uint8)
     alphas = torch.empty(len(frames), 1, size, size, dtype=torch.uint8)
-    for number, (frame, alpha) in enumerate(islice(crops_with_alpha(portrait), int(frames[-1]) + 1)):
+    for number, (frame, alpha) in enumerate(islice(clean_crops(portrait), int(frames[-1]) + 1)):
         if number in place:
             images[place[number]] = torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1)
             alphas[place[number], 0] = torch.from_numpy(alpha)
@@ -326,7 +326,7 @@ def _align_rest(
 
     def pictures(done: int) -> Iterator[tuple[int, Tensor, Tensor]]:
         left = set(wanted[done:])
-        for number, (frame, alpha) in enumerate(crops_with_alpha(portrait)):
+        for number, (frame, alpha) in enumerate(clean_crops(portrait)):
             if number in left:
                 image = torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1)
                 yield number, image.to(device), torch.from_numpy(alpha.copy())[None].to(device)
@@ -339,7 +339,7 @@ def _steady(portrait: Portrait, fitted: Fitted, data: TrainingFrames) -> Iterato
     usable = load_screening(portrait).usable
     pictures = (
         (number, torch.from_numpy(frame).permute(2, 0, 1), torch.from_numpy(alpha.copy())[None])
-        for number, (frame, alpha) in enumerate(crops_with_alpha(portrait))
+        for number, (frame, alpha) in enumerate(clean_crops(portrait))
         if usable[number]
     )
     yield from steady_frames(fitted, data, pictures, portrait.settings.seed)
