@@ -33,7 +33,7 @@ def screen_channel(scene: np.ndarray) -> int | None:
 def without_spill(frame: np.ndarray, alpha: np.ndarray, labels: np.ndarray, key: int) -> np.ndarray:
     """A working crop whose screen, and its light at the edge of hair and skin, have no more of the channel than of the others.
 
-    Clothes stay as they are: what is green there may be their own.
+    Clothes stay as they are where they cover the screen: what is green there may be their own.
 
     Args:
         frame: ``[S, S, 3]`` uint8.
@@ -43,7 +43,7 @@ def without_spill(frame: np.ndarray, alpha: np.ndarray, labels: np.ndarray, key:
     """
     near, far = (share * len(alpha) for share in _REACH)
     depth = cv2.distanceTransform((alpha > 127).astype(np.uint8), cv2.DIST_L2, 3)
-    weight = np.clip((far - depth) / (far - near), 0, 1) * (labels != CLOTHES)
+    weight = np.clip((far - depth) / (far - near), 0, 1) * ((labels != CLOTHES) | (alpha < 255))
     clean = frame.copy()
     clean[..., key] = np.rint(frame[..., key] - weight * _excess(frame, key).clip(0))
     return clean

@@ -37,6 +37,10 @@ def test_a_screens_light_goes_from_the_hairs_edge_and_stays_in_the_clothes(key: 
     assert (clean[12:50, 21] == 40).all(), "as grey as hair is"
     assert (clean[35:50, 50] == frame[35:50, 50]).all(), "far from the edge a colour is the person's own"
     assert (clean[labels == CLOTHES] == frame[labels == CLOTHES]).all()
+    alpha[70:, 20] = 128
+    assert np.ptp(without_spill(frame, alpha, labels, key)[70:, 20].astype(int), axis=1).max() < 60, (
+        "mixed with the screen"
+    )
     assert np.ptp(clean[:9].astype(int), axis=2).max() < np.ptp(frame[:9].astype(int), axis=2).max()
     others = [channel for channel in range(3) if channel != key]
     assert (clean[..., others] == frame[..., others]).all()

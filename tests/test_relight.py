@@ -11,11 +11,12 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from portraitgen.body import LABELS
-from portraitgen.editors import EditBatch
+from portraitgen.editors import EditBatch, Editor
 from portraitgen.editors.colour import to_linear, to_oklab, to_srgb
 from portraitgen.editors.illumination import EXPOSURE, diffuse, luminance
 from portraitgen.editors.relief import relief
 from portraitgen.editors.relight import BuiltinRelight, roll_off
+from portraitgen.editors.text import BuiltinLooks
 from portraitgen.errors import InputError
 
 SKIN = torch.tensor([0.30, 0.18, 0.13]).view(3, 1, 1)
@@ -147,14 +148,15 @@ def test_a_nose_casts_a_shadow_away_from_the_lamp() -> None:
     assert float(shadow[50:56, 92:100].mean()) == pytest.approx(1, abs=0.1)
 
 
-def test_a_fold_of_the_meshs_ear_leaves_no_black_hole_in_the_pictures() -> None:
+@pytest.mark.parametrize("editor", [BuiltinRelight("hard white light from the left"), BuiltinLooks("dramatic light")])
+def test_a_fold_of_the_meshs_ear_leaves_no_black_hole_in_the_pictures(editor: Editor) -> None:
     batch = ball()
     fold = (slice(None), slice(None), slice(95, 98), slice(69, 72))  # pixels: a third of an ear's hollow at 512 rows
     normals, parts = batch.normals.clone(), batch.parts.clone()
     normals[fold] = functional.normalize(torch.tensor([1.0, 0.0, -0.2]), dim=0).view(1, 3, 1, 1)  # away from the lamp
     parts[:, :, 80:112, 56:84] = LABELS.index("ears")
     whole, folded = (
-        luminance(to_linear(edit("hard white light from the left", dataclasses.replace(batch, normals=n, parts=parts))))
+        luminance(to_linear(editor.edit(dataclasses.replace(batch, normals=n, parts=parts))))
         for n in (batch.normals, normals)
     )
     place = (0, 0, *fold[2:])

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from . import EditBatch
 from .colour import from_oklab, oklab_of, smoothstep, to_linear, to_oklab, to_srgb
+from .relief import relief
 from .surface import (
     blur,
     bumped,
@@ -107,7 +108,7 @@ def rim_light(normal: Tensor, direction: Colour) -> Tensor:
 def mood(batch: EditBatch, image: Tensor, name: str) -> Tensor:
     """The whole picture [B, 3, H, W] in another light."""
     kind = MOODS[name]
-    normal = bumped(batch, normals(batch), lightness(image), 1.5)
+    normal = bumped(batch, relief(batch).smooth, lightness(image), 1.5)
     lab = to_oklab(image)
     lab = torch.cat([lab[:, :1], lab[:, 1:] * kind.saturation], 1)
     linear = to_linear(from_oklab(lab))
