@@ -81,9 +81,9 @@ def tracked(**changes: Callable[[Tracking], torch.Tensor]) -> Cause:
     return Cause(tracking=tracking)
 
 
-def held(**sigmas: float) -> Cause:
-    """Alignment that may not move some of what it moves."""
-    return patch(alignment, "AlignmentConfig", partial(AlignmentConfig, **sigmas))
+def held(**changes: Any) -> Cause:
+    """Alignment that may not move some of what it moves, or looks at other points."""
+    return patch(alignment, "AlignmentConfig", partial(AlignmentConfig, **changes))
 
 
 def unaligned(*_: Any) -> Iterator[int]:
@@ -108,6 +108,7 @@ CAUSES: dict[str, Cause] = {
     "alignment of nodes alone": held(
         rotation=_NOTHING, global_rotation=_NOTHING, expression=_NOTHING, translation=_NOTHING
     ),
+    "alignment of three times as many points": held(points=3 * AlignmentConfig.points),
     "expressions as the landmarks say": held(expression=_NOTHING),
     "one expression for all frames": tracked(
         expression=lambda old: old.parameters.expression.mean(0).expand_as(old.parameters.expression).clone()
