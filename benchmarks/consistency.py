@@ -18,7 +18,8 @@ Hub's kind of unsteadiness, not for its amount; fidelity is then to the edit wit
   driving_d10 0.0055 is left of 0.0081 (frame by frame 0.0089); the clip itself is at 0.0029, which the style's detail, 1.6 times as loud,
   makes 0.0046 for a picture that moves just as the clip does;
 - fidelity: PSNR in dB of our frames against the editor's own pictures of the key frames, over white;
-- drift: of the face's landmarks, in % of the distance between the eyes;
+- drift: of the face's landmarks, in % of the distance between the eyes, for ours and frame by frame, which moves no face: what it has is
+  what the landmarks' network makes of such a picture;
 - identity: distance of dlib's face descriptors of edit and clip in the same frames, for ours and frame by frame, and as the floor between
   frames of the clip itself. Up to 0.6 they count as one person's; different persons of the four clips measured are 0.62 to 0.99 apart.
   It reads photographs, so that a strong light or a statue of the same person is far away by itself: there, ours is to be compared with
@@ -50,7 +51,7 @@ from portraitgen import editing, editors, pipeline
 from portraitgen.clip import read_frames, write_video
 from portraitgen.editors import EditBatch, Editor, EditRequest, load_editor
 from portraitgen.editors.face_aware import edit_face_aware
-from portraitgen.evaluation import evaluate_edit, warp_errors
+from portraitgen.evaluation import evaluate_edit, landmark_drift, warp_errors
 from portraitgen.fitting import Fitted
 from portraitgen.keyframes import diverse_frames
 from portraitgen.losses import psnr
@@ -164,7 +165,7 @@ def measure(portrait: Portrait, request: EditRequest, preset: str, folder: Path)
     error, own = warp_errors(portrait, islice(read_frames(ours, portrait.clip), FRAMES))
     alone, _ = warp_errors(portrait, single)
     edited_parts = changed_parts(portrait, single)
-    drift = values["landmark_drift"]
+    drift, found = values["landmark_drift"], landmark_drift(portrait, folder / "single.mp4")
     edited = load_fitted(Portrait.load(saved), torch.device("cpu"))
     row: dict[str, Any] = {
         "by": "ours",
@@ -178,6 +179,7 @@ def measure(portrait: Portrait, request: EditRequest, preset: str, folder: Path)
         "body": along_the_body(portrait, edited, K),
         "fidelity": fidelity(portrait, fitted, edited, K, steady),
         "drift %": None if drift is None else 100 * drift,
+        "drift alone %": found and 100 * found[0],
         "change": change(portrait, read_frames(ours, portrait.clip)),
         "change alone": change(portrait, single),
         **identity(portrait, read_frames(ours, portrait.clip), single),
