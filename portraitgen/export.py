@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from PIL import Image
 
 from .errors import InputError
+from .free_view import ORBIT_YAW, head_pivot, orbit_viewmats, prepare_free_view
 from .pipeline import resolve_device
 from .portrait import Portrait
 from .progress import Progress
 from .provenance import SOURCE_TYPE, provenance, xmp
 from .reconstruction import load_fitted, to_uint8
-from .rendering import ORBIT_YAW, head_pivot, orbit_viewmats, prepare_free_view
 from .sessions import VIEWS
 from .storage import replacing
 from .streaming import steady

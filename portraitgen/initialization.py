@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .avatar import Avatar, Texels, on_surface, sample_texels, triangle_frames
 from .body import BodyModel, labelled
+from .editors.colour import smoothstep
 from .frames import TrainingFrames
 from .mesh import rasterize_mesh
 from .poses import PosedMesh
@@ -38,6 +39,7 @@ _BEFORE = 0.008  # metres that hair lies before the surface that it falls over
 _NEIGHBOURS = 24  # that tell a Gaussian's colour which no view shows
 _SURE = 0.3  # of the median weight: Gaussians seen less say nothing of their neighbours
 _THROUGH = 0.2  # how much the distance through the body counts: a back is clothed as the front before it
+_DARK, _DEEP = 0.7, 0.012  # light that is lost within a mouth, and how many metres behind the skin
 _RIM = 0.02  # of the picture's side, around hair
 _UNDER_HAIR = ("neck", "torso", "arms")  # what long hair falls over
 _BARE = 0.1  # of an ear's pixels: one that shows less lies within the hair
@@ -187,8 +189,8 @@ def _color_unseen(
 ) -> None:
     """Give what no view shows the colours of well seen Gaussians near it that are of its kind, in place.
 
-    The scalp takes those of hair, neck and torso those of their own without the hair that falls over them; all else, as an ear within hair,
-    those of whatever is near.
+    The scalp takes those of hair, neck and torso those of their own without the hair that falls over them, teeth and the mouth's inside
+    their own, or else those of lips and skin, the darker the deeper inside; all else, as an ear within hair, those of whatever is near.
 
     Args:
         colors: ``[N, 3]``.
@@ -200,21 +202,37 @@ def _color_unseen(
     """
     sure = weights >= _SURE * weights[seen].median()
     scalp, neck, torso = labelled(labels, "scalp"), labelled(labels, "neck"), labelled(labels, "torso", "arms")
-    rest = ~(scalp | neck | torso)
+    teeth, tongue, cavity = (labelled(labels, name) for name in ("teeth", "tongue", "mouth_interior"))
+    rest = ~(scalp | neck | torso | teeth | tongue | cavity)
     for part, kin, through in (
         (scalp, hair, 1.0),
         (neck, neck & clear, 1.0),
         (torso, torso & clear, _THROUGH),
+        (teeth, teeth, 1.0),
+        (tongue, tongue, 1.0),
+        (cavity, cavity, 1.0),
         (rest, seen, 1.0),
     ):
         unknown, known = part & ~seen, kin & sure
-        if known.sum() < _NEIGHBOURS:
+        guessed = known.sum() < _NEIGHBOURS
+        if guessed:
             known = sure
         if unknown.any():
             places = points * points.new_tensor([1.0, 1.0, through])
             nearest = neighbours(places[known], places[unknown], _NEIGHBOURS)
             weight = weights[known][nearest][..., None]
             colors[unknown] = (colors[known][nearest] * weight).sum(1) / weight.sum(1)
+            if guessed and (part is tongue or part is cavity):
+                colors[unknown] *= _in_the_mouth(points[unknown], points[labelled(labels, "lips", "face")])
+
+
+def _in_the_mouth(points: Tensor, skin: Tensor) -> Tensor:
+    """Share of light ``[M, 1]`` that comes to ``points`` ``[M, 3]`` within a mouth, by their distance from the skin ``[N, 3]``, metres.
+
+    Close to it they stay as light as it is: between its Gaussians they shimmer through.
+    """
+    nearest = neighbours(skin, points, 1)[:, 0]
+    return 1 - _DARK * smoothstep(0.0, _DEEP, (points - skin[nearest]).norm(dim=1, keepdim=True))
 
 
 def neighbours(known: Tensor, unknown: Tensor, count: int) -> Tensor:

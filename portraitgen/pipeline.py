@@ -316,10 +316,10 @@ def render(
     from .backgrounds import parse_background
     from .compositing import write_result
     from .editing import scene_edit
+    from .free_view import head_pivot, orbit_angles, orbit_viewmats, prepare_free_view
     from .portrait import Portrait
     from .provenance import EDITED, RENDERED, provenance
     from .reconstruction import load_fitted
-    from .rendering import head_pivot, orbit_angles, orbit_viewmats, prepare_free_view
 
     behind = parse_background(background)
     check_output(output, behind.suffix)

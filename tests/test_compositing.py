@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from portraitgen import compositing
 from portraitgen.compositing import _cleaned, _fade, _mixed
 from portraitgen.crop import Crop
-from portraitgen.rendering import RenderedCrop, orbit_angles, orbit_viewmats
+from portraitgen.rendering import RenderedCrop
 
 
 def test_the_person_fades_only_at_borders_inside_the_frame() -> None:
@@ -68,22 +67,3 @@ def test_no_plate_shows_through_an_edited_arm_that_leaves_the_crop(
     assert np.abs(arm[:, 300] - 128).max() <= 1
     assert np.array_equal(arm[:, :100], frame[210:290, :100])
     assert np.abs(np.diff(arm[40, :, 0])).max() <= 16
-
-
-def test_a_turned_camera_keeps_looking_at_the_pivot() -> None:
-    pivot = torch.tensor([0.1, -0.05, 0.7])
-    matrices = orbit_viewmats(pivot, np.array([0.0, 30.0, -20.0]), np.array([0.0, 0.0, 10.0]))
-    torch.testing.assert_close(matrices[0], torch.eye(4))
-    for matrix in matrices:
-        torch.testing.assert_close(matrix[:3, :3] @ pivot + matrix[:3, 3], pivot)
-        torch.testing.assert_close(torch.linalg.det(matrix[:3, :3]), torch.tensor(1.0))
-    # A positive yaw brings what lies behind the pivot to the right.
-    behind = matrices[1][:3, :3] @ (pivot + torch.tensor([0.0, 0.0, 0.1])) + matrices[1][:3, 3]
-    assert behind[0] > pivot[0]
-
-
-def test_an_orbit_starts_and_ends_at_the_clips_own_view() -> None:
-    yaw, pitch = orbit_angles(60)
-    assert yaw[0] == pitch[0] == 0
-    assert abs(yaw[-1]) < 5
-    assert yaw.max() == pytest.approx(35, abs=0.5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -23,12 +22,11 @@ from portraitgen.editors import EditRequest
 from portraitgen.errors import InputError
 from portraitgen.export import PLY_FIELDS, VIEW_SIDE, write_ply, write_views, write_zip
 from portraitgen.fitting import Fitted
-from portraitgen.initialization import project
+from portraitgen.free_view import head_pivot
 from portraitgen.portrait import Portrait, Settings
 from portraitgen.progress import RECONSTRUCT_STAGES
 from portraitgen.rasterization import rasterize
 from portraitgen.reconstruction import save_fitted
-from portraitgen.rendering import fade_cut, fade_loose, head_pivot, usual_places
 from portraitgen.tracking import Tracking
 
 FRAMES, SIZE = 8, 256
@@ -162,38 +160,3 @@ def test_all_that_is_taken_away_says_what_it_is(kept: tuple[Path, Fitted], tmp_p
     assert facts["statement"] == "AI-edited"
     assert facts["edits"] == [{"edit": "text", "engine": "builtin"}]
     assert not any("secret" in text for text in ("".join(comments), packet, json.dumps(facts)))
-
-
-def test_seen_from_elsewhere_the_body_fades_out_where_the_frame_cuts_it(kept: tuple[Path, Fitted]) -> None:
-    folder, fitted = kept
-    portrait, K, size = Portrait.load(folder), toy_intrinsics(SIZE), SIZE
-    # The frame ends within the toy, on the right and below.
-    portrait.clip = replace(portrait.clip, width=SIZE, height=SIZE // 2)
-    portrait.crop = Crop(SIZE // 2, 0, SIZE, SIZE)
-    with torch.no_grad():
-        fitted.avatar.opacity_logits.fill_(0.0)
-        xy, _ = project(fitted.avatar(fitted.mesh(torch.arange(FRAMES))).means.mean(0), K)
-    fade_cut(portrait, fitted, K, usual_places(fitted))
-    opacity = fitted.avatar.opacity_logits.detach().sigmoid().flatten()
-    far = (xy[:, 0] < 0.3 * size) & (xy[:, 1] < 0.3 * size)
-    outside = (xy[:, 0] > 0.5 * size) | (xy[:, 1] > 0.5 * size)
-    assert far.any()
-    assert outside.any()
-    assert torch.allclose(opacity[far], torch.tensor(0.5), atol=1e-3)
-    assert opacity[outside].max() < 1e-3
-    assert ((opacity > 0.05) & (opacity < 0.45)).any(), "no hard edge between"
-
-
-def test_seen_from_elsewhere_nothing_hangs_in_the_air(kept: tuple[Path, Fitted]) -> None:
-    _, fitted = kept
-    avatar = fitted.avatar
-    with torch.no_grad():
-        avatar.opacity_logits.fill_(1.0)
-        avatar.offsets[:3] += torch.tensor([0.0, 0.0, 0.1])  # a tuft beside the person
-        avatar.offsets[3] += torch.tensor(
-            [0.0, 0.0, float(avatar.scales.detach()[3].amax())]
-        )  # one that stands off a little
-    fade_loose(fitted, usual_places(fitted))
-    opacity = avatar.opacity_logits.detach().sigmoid()
-    assert opacity[:3].max() < 1e-3
-    assert opacity[3:].min() > 0.7

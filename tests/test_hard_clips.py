@@ -19,10 +19,11 @@ from portraitgen import __main__ as command_line
 from portraitgen import pipeline, reconstruction
 from portraitgen.clip import probe, read_frames, read_gray
 from portraitgen.errors import InputError
+from portraitgen.free_view import head_pivot, orbit_viewmats
 from portraitgen.mattes import load_screening, usable_frames
 from portraitgen.portrait import Portrait
 from portraitgen.reconstruction import load_fitted
-from portraitgen.rendering import head_pivot, orbit_viewmats, render_crops
+from portraitgen.rendering import render_crops
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ from toy_body import ToyBody, toy_intrinsics, toy_parameters
 from portraitgen.body import LABELS, labelled
 from portraitgen.fitting import Fitted
 from portraitgen.frames import TrainingFrames
-from portraitgen.initialization import Views, build_avatar, gather_colors, make_views, project
+from portraitgen.initialization import Views, _color_unseen, build_avatar, gather_colors, make_views, project
 from portraitgen.losses import psnr
 from portraitgen.mesh import interpolate, rasterize_mesh
 from portraitgen.poses import PosedMesh, Poses
@@ -138,6 +138,31 @@ def test_what_no_frame_shows_takes_the_colours_that_belong_there(
     found = avatar.features[back, :3].mean(0)
     assert found[0 if expected == "red" else 2] > 0.7
     assert found[2 if expected == "red" else 0] < 0.2
+
+
+@pytest.mark.parametrize(("label", "dark"), [("mouth_interior", True), ("tongue", True), ("teeth", False)])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_mouth_that_no_frame_opens_is_no_piece_of_skin(label: str, dark: bool, known: bool) -> None:
+    generator = torch.manual_seed(0)
+    skin = torch.rand(200, 3, generator=generator) * torch.tensor([0.06, 0.03, 0.0])
+    inside = torch.cat([skin + torch.tensor([0.0, 0.0, depth]) for depth in (0.0005, 0.02)])
+    points = torch.cat([skin, inside])
+    seen = torch.arange(len(points)) < len(skin)
+    labels = torch.where(seen, LABELS.index("lips"), LABELS.index(label))
+    rose, own = torch.tensor([0.8, 0.5, 0.4]), torch.tensor([0.3, 0.6, 0.9])
+    colors = torch.where(seen[:, None], rose, torch.zeros(3))
+    if known:  # some of its own kind, far away
+        points = torch.cat([points, inside[:40] + 0.5])
+        labels, seen = torch.cat([labels, labels[-40:]]), torch.cat([seen, torch.ones(40, dtype=torch.bool)])
+        colors = torch.cat([colors, own.expand(40, 3)])
+    nothing = torch.zeros(len(points), dtype=torch.bool)
+    _color_unseen(colors, seen, seen.float(), points, labels, nothing, nothing)
+    close, deep = colors[200:400], colors[400:600]
+    if known:
+        torch.testing.assert_close(torch.cat([close, deep]), own.expand(400, 3))
+    else:
+        torch.testing.assert_close(close, rose.expand(200, 3), atol=0.02, rtol=0)
+        torch.testing.assert_close(deep, (0.3 * rose if dark else rose).expand(200, 3))
 
 
 @pytest.mark.parametrize(
