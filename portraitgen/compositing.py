@@ -9,10 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from .backgrounds import Background, SceneEdit, blurred, covering, stands_still
+from .bars import Bars
 from .clip import read_frames, read_gray, write_video
 from .crop import Crop, as_float
 from .fitting import Fitted
-from .mattes import clean_plate, load_screening
+from .mattes import clean_plate, clip_bars, load_screening
 from .plate import composite, fill
 from .portrait import Portrait
 from .progress import Progress
@@ -51,13 +52,18 @@ def write_result(
     total = portrait.clip.frame_count
     yield Progress("render", 0.0, "Looking for what is behind the person")
     rendered = render_crops(portrait, fitted, K, viewmats)
+    bars = clip_bars(portrait)
     if background.scene == "transparent":
         pictures = _cut_out(portrait, rendered, view)
     elif background.picture is not None:
         pictures = _over_picture(portrait, rendered, view, background.picture)
     else:
         change = blurred if background.scene == "blur" else edit_scene
-        pictures = _over_scene(portrait, rendered, view, change)
+        inner = change and (lambda scene: change(bars.fill(scene)))
+        pictures = _over_scene(portrait, rendered, view, inner)
+    if bars:
+        first = next(read_frames(portrait.source, portrait.clip))
+        pictures = _between_bars(pictures, bars, first, portrait.crop if view == "crop" else None)
     if mark:
         pictures = (marked(picture, mark) for picture in pictures)
     info = portrait.clip
@@ -119,6 +125,23 @@ def _cut_out(portrait: Portrait, rendered: Iterator[RenderedCrop], view: str) ->
         picture = crop.paste(empty, color, np.ones_like(alpha))
         mask = crop.paste(empty, np.repeat(alpha[..., None], 3, 2), np.ones_like(alpha))
         yield np.dstack([picture, mask[..., :1]])
+
+
+def _between_bars(
+    pictures: Iterator[np.ndarray], bars: Bars, frame: np.ndarray, crop: Crop | None
+) -> Iterator[np.ndarray]:
+    """``pictures`` ``[H, W, 3 or 4]`` with the clip's own bars around them, as in ``frame``; a picture with alpha has nothing there.
+
+    Bars belong to no scene: with another one behind the person they would be a strip of it beyond a bust that ends at a line.
+    """
+    share = 255 - bars.clear(np.full(frame.shape[:2], 255, np.uint8))
+    if crop is not None:
+        frame, share = crop.extract(frame), crop.extract(share)
+    share = as_float(share)[..., None]
+    for picture in pictures:
+        transparent = picture.shape[2] == 4
+        below = np.dstack([picture[..., :3], np.zeros_like(share, np.uint8)]) if transparent else frame
+        yield _mixed(picture, below, share)
 
 
 def _persons(

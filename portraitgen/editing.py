@@ -23,12 +23,12 @@ from .initialization import gather_colors, make_views, neighbours
 from .keeping import Keeper
 from .keyframes import diverse_frames
 from .losses import PerceptualLoss
-from .mattes import clean_crops, crop_landmarks, usable_frames
+from .mattes import clean_crops, crop_landmarks, inside_picture, usable_frames
 from .matting import decontaminate
 from .portrait import Portrait
 from .poses import rest_vertices
 from .progress import Progress
-from .reconstruction import head_centres, inside_frame, preview, to_uint8
+from .reconstruction import head_centres, preview, to_uint8
 from .regions import HAIR, soft_regions
 from .smirk import at_hand
 from .streaming import aside, breathe
@@ -253,7 +253,7 @@ def _targets(keys: KeyFrames, edited: Tensor) -> Tensor:
 def _training(portrait: Portrait, keys: KeyFrames, images: Tensor) -> TrainingFrames:
     """The key frames as training pictures, with what `_targets` made of them."""
     heads = torch.from_numpy(head_centres(portrait)[keys.frames.cpu().numpy()]).float()
-    inside = inside_frame(portrait, images.device)
+    inside = torch.from_numpy(inside_picture(portrait))[None].to(images.device)
     return TrainingFrames(keys.frames, images, keys.alphas, keys.surfaces.K, heads, inside)
 
 

@@ -17,9 +17,9 @@ from .clip import probe, read_frames
 from .errors import InputError
 from .landmarks import detect_landmarks
 from .losses import PerceptualLoss, psnr, ssim
-from .mattes import clean_crops, crops_with_alpha, load_screening
+from .mattes import clean_crops, crops_with_alpha, inside_picture, load_screening
 from .portrait import Portrait
-from .reconstruction import inside_frame, load_fitted
+from .reconstruction import load_fitted
 from .rendering import RenderedCrop, render_crops
 
 _EYE_CORNERS = (33, 263)
@@ -42,7 +42,7 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
     rows: dict[str, list[tuple[float, ...]]] = {"trained": [], "held_out": []}
     sharpness, rendering_seconds = [], 0.0
     away = load_screening(portrait).away
-    inside = inside_frame(portrait, device)[0]
+    inside = torch.from_numpy(inside_picture(portrait)).to(device)
     renders = render_crops(portrait, fitted, tracking.K)
     clip = zip(read_frames(portrait.source, portrait.clip), clean_crops(portrait), strict=False)
     for number, (frame, (crop, alpha)) in enumerate(clip):

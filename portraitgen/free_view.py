@@ -15,6 +15,7 @@ from .body import LABELS, labelled
 from .editors.colour import smoothstep
 from .fitting import Fitted
 from .initialization import neighbours, project
+from .mattes import inside_picture
 from .portrait import Portrait
 from .streaming import breathe
 
@@ -99,7 +100,7 @@ def fade_cut(portrait: Portrait, fitted: Fitted, K: Tensor, places: Tensor) -> N
     """
     avatar = fitted.avatar
     xy, _ = project(places, K.to(avatar.features))
-    inside = torch.from_numpy(portrait.crop.inside(portrait.clip.width, portrait.clip.height))
+    inside = torch.from_numpy(inside_picture(portrait))
     columns, rows = inside.any(0).nonzero()[:, 0], inside.any(1).nonzero()[:, 0]
     room = torch.stack([xy[:, 0] - columns[0], columns[-1] + 1 - xy[:, 0], rows[-1] + 1 - xy[:, 1]]).amin(0)
     weight = smoothstep(0.0, _FADE * portrait.crop.size, room)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import astuple, replace
 
 import cv2
 import numpy as np
 import torch
 
+from .bars import Bars, find_bars
 from .body import LABELS, load_body
 from .clip import read_frames, read_gray, write_gray, write_video
 from .despill import screen_channel, without_spill
 from .errors import InputError
+from .inspection import sample_frames
 from .keyframes import evenly_spaced
 from .matting import person_alpha
 from .mesh import rasterize_mesh
@@ -26,6 +29,7 @@ from .tracking import Tracking
 
 _COLOR_SAMPLES = 8
 _MESH_BATCH = 4
+_BAR_SAMPLES = 8
 _SCREENING, _PLATE = "screening.safetensors", "plate.png"
 
 
@@ -75,6 +79,19 @@ def load_screening(portrait: Portrait) -> Screening:
             meter.see(number, frame)
         _store_screening(portrait, tracking, meter)
     return Screening.from_tensors(portrait.load_tensors(_SCREENING))
+
+
+def clip_bars(portrait: Portrait) -> Bars:
+    """The letterbox bars of the clip's frames; looked for now in a portrait from before they were stored."""
+    stored = portrait.load_tensors(_SCREENING).get("bars") if portrait.path(_SCREENING).exists() else None
+    return _find_bars(portrait) if stored is None else Bars(*stored.tolist())
+
+
+def inside_picture(portrait: Portrait) -> np.ndarray:
+    """Which pixels of the working crop ``[S, S]`` show the clip's picture, and neither its bars nor what is beyond its frame; bool."""
+    clip, crop, bars = portrait.clip, portrait.crop, clip_bars(portrait)
+    inner = replace(crop, left=crop.left - bars.left, top=crop.top - bars.top)
+    return inner.inside(clip.width - bars.left - bars.right, clip.height - bars.top - bars.bottom)
 
 
 def usable_frames(portrait: Portrait) -> torch.Tensor:
@@ -144,11 +161,16 @@ def _store_screening(portrait: Portrait, tracking: Tracking, meter: FaceMeter) -
     landmarks = portrait.landmarks()
     times = landmarks.timestamps
     found = screen(tracking.bridged.numpy(), tracking.landmark_error.numpy(), landmarks.elsewhere, times, meter)
-    portrait.save_tensors(_SCREENING, found.to_tensors())
+    bars = torch.tensor(astuple(_find_bars(portrait)))
+    portrait.save_tensors(_SCREENING, found.to_tensors() | {"bars": bars})
     crop, alphas = portrait.crop, read_gray(portrait.path("alpha.mp4"))
     beyond = reaches_beyond(alphas, (crop.left > 0, crop.left + crop.side < portrait.clip.width))
     portrait.notes = [*describe(found, times), *describe_beyond(beyond, times)]
     portrait.save()
+
+
+def _find_bars(portrait: Portrait) -> Bars:
+    return find_bars([frame for _, frame in sample_frames(portrait.source, portrait.clip, _BAR_SAMPLES)])
 
 
 def _measured_over_white(portrait: Portrait, meter: FaceMeter) -> Iterator[np.ndarray]:

@@ -24,7 +24,7 @@ from .initialization import build_avatar, make_views
 from .keeping import Keeper
 from .keyframes import diverse_frames, training_frames
 from .losses import PerceptualLoss
-from .mattes import clean_crops, crop_landmarks, load_screening, usable_frames
+from .mattes import clean_crops, crop_landmarks, inside_picture, load_screening, usable_frames
 from .matting import decontaminate
 from .portrait import Portrait
 from .poses import Poses
@@ -118,7 +118,7 @@ def load_training_frames(
         alphas.to(device),
         tracking.K.to(device),
         heads,
-        inside_frame(portrait, device),
+        torch.from_numpy(inside_picture(portrait))[None].to(device),
     )
 
 
@@ -128,12 +128,6 @@ def load_hair(portrait: Portrait, frames: Tensor) -> Tensor:
     wanted = set(frames.tolist())
     hair = [torch.from_numpy(label == HAIR) for number, label in enumerate(labels) if number in wanted]
     return torch.stack(hair).to(frames.device)
-
-
-def inside_frame(portrait: Portrait, device: torch.device) -> Tensor:
-    """Which pixels of the working image show the clip's frames ``[1, S, S]``, bool."""
-    inside = portrait.crop.inside(portrait.clip.width, portrait.clip.height)
-    return torch.from_numpy(inside)[None].to(device)
 
 
 def head_centres(portrait: Portrait) -> np.ndarray:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from portraitgen.bars import Bars, find_bars
+from portraitgen.clip import ClipInfo, write_video
+from portraitgen.crop import Crop
+from portraitgen.mattes import clip_bars, inside_picture
 from portraitgen.matting import person_alpha
+from portraitgen.portrait import Portrait, Settings
 
 
 def pictures(count: int = 4, side: int = 96) -> list[np.ndarray]:
@@ -78,3 +86,19 @@ def test_bars_are_nobody() -> None:
     assert not covered[:, :20].any()
     assert (covered[440:459, 80:250] > 240).mean() > 0.98  # up to the bar she is all there
     assert np.abs(covered[:450, 40:].astype(int) - seen[:450, 40:]).mean() < 4
+
+
+def test_a_portrait_knows_its_clips_bars(tmp_path: Path) -> None:
+    frames = pictures(6)
+    for frame in frames:
+        frame[:, :24] = 0
+    info = ClipInfo(96, 96, 6, Fraction(25), 6 / 25, False, 0, tuple(i / 25 for i in range(6)))
+    write_video(tmp_path / "source.mp4", iter(frames), info, audio_from=None)
+    settings = Settings("0" * 64, "preview", "anny", 0.0, None, 0)
+    portrait = Portrait(tmp_path, settings, "source.mp4", info, Crop(-12, 0, 96, 48), {})
+    assert clip_bars(portrait) == Bars(left=24), "of a portrait from before bars were stored"
+    assert np.array_equal(inside_picture(portrait), np.broadcast_to(np.arange(48) >= 18, (48, 48)))
+    portrait.save_tensors("screening.safetensors", {"bars": torch.tensor([0, 32, 0, 0])})
+    assert clip_bars(portrait) == Bars(bottom=32)
+    inside = np.outer(np.arange(48) < 32, (np.arange(48) >= 6))
+    assert np.array_equal(inside_picture(portrait), inside)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from portraitgen import compositing
-from portraitgen.compositing import _cleaned, _fade, _mixed
+from portraitgen.backgrounds import Background
+from portraitgen.bars import Bars
+from portraitgen.clip import ClipInfo
+from portraitgen.compositing import _between_bars, _cleaned, _fade, _mixed, write_result
 from portraitgen.crop import Crop
 from portraitgen.rendering import RenderedCrop
 
@@ -67,3 +71,41 @@ def test_no_plate_shows_through_an_edited_arm_that_leaves_the_crop(
     assert np.abs(arm[:, 300] - 128).max() <= 1
     assert np.array_equal(arm[:, :100], frame[210:290, :100])
     assert np.abs(np.diff(arm[40, :, 0])).max() <= 16
+
+
+@pytest.mark.parametrize("view", ["frame", "crop"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_clips_bars_stay_whatever_stands_behind_the_person(channels: int, view: str) -> None:
+    frame = np.full((96, 64, 3), 120, np.uint8)
+    frame[80:] = (4, 5, 6)
+    made = np.full((96, 64, channels), 200, np.uint8)
+    crop = Crop(0, 32, 64, 64) if view == "crop" else None
+    (result,) = _between_bars(iter([made if crop is None else crop.extract(made)]), Bars(bottom=16), frame, crop)
+    assert result.shape == ((64, 64, channels) if crop else made.shape)
+    assert result.dtype == np.uint8
+    if channels == 3:
+        assert (result[-16:] == (4, 5, 6)).all()
+    else:
+        assert (result[-16:, :, 3] == 0).all()
+    assert (result[:-16] == 200).all()
+
+
+def test_a_blurred_scene_takes_nothing_from_the_bars(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    frame = np.full((96, 64, 3), 160, np.uint8)
+    frame[70:] = 0
+    nobody = RenderedCrop(np.zeros((64, 64, 3), np.float32), np.zeros((64, 64), np.float32))
+    info = ClipInfo(64, 96, 1, Fraction(25), 0.04, False, 0, (0.0,))
+    portrait: Any = SimpleNamespace(clip=info, crop=Crop(0, 32, 64, 64), source=Path("clip.mp4"), path=Path)
+    monkeypatch.setattr(compositing, "clip_bars", lambda portrait: Bars(bottom=26))
+    monkeypatch.setattr(compositing, "render_crops", lambda *_: iter([nobody]))
+    monkeypatch.setattr(compositing, "clean_plate", lambda portrait: Bars(bottom=26).fill(frame))
+    monkeypatch.setattr(compositing, "read_frames", lambda source, clip: iter([frame]))
+    monkeypatch.setattr(compositing, "read_gray", lambda path: iter([np.zeros((64, 64), np.uint8)]))
+    monkeypatch.setattr(compositing, "load_screening", lambda portrait: SimpleNamespace(away=[False]))
+    monkeypatch.setattr(compositing, "stands_still", lambda portrait, plate: False)
+    written: list[np.ndarray] = []
+    monkeypatch.setattr(compositing, "write_video", lambda path, items, *_, **__: written.extend(items))
+    nothing = cast(Any, None)
+    list(write_result(portrait, nothing, nothing, tmp_path / "a.mp4", view="frame", background=Background("blur")))
+    assert (written[0][:70] == 160).all()
+    assert (written[0][70:] == 0).all()

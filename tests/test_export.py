@@ -54,6 +54,7 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Fitted]
     nothing = torch.zeros(FRAMES)
     tracking = Tracking(toy_parameters(FRAMES), toy_intrinsics(SIZE), nothing, nothing.bool())
     portrait.save_tensors("tracking.safetensors", tracking.to_tensors())
+    portrait.save_tensors("screening.safetensors", {"bars": torch.zeros(4, dtype=torch.int64)})
     save_fitted(portrait, fitted)
     return folder, fitted
 

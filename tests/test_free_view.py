@@ -78,12 +78,15 @@ def test_an_orbit_starts_and_ends_at_the_clips_own_view() -> None:
     assert yaw.max() == pytest.approx(35, abs=0.5)
 
 
-def test_seen_from_elsewhere_the_body_fades_out_where_the_frame_cuts_it(kept: tuple[Path, Fitted]) -> None:
+@pytest.mark.parametrize("bars", [False, True])
+def test_seen_from_elsewhere_the_body_fades_out_where_the_frame_cuts_it(kept: tuple[Path, Fitted], bars: bool) -> None:
     folder, fitted = kept
     portrait, K, size = Portrait.load(folder), toy_intrinsics(SIZE), SIZE
-    # The frame ends within the toy, on the right and below.
-    portrait.clip = replace(portrait.clip, width=SIZE, height=SIZE // 2)
+    # The frame, or the picture between its bars, ends within the toy, on the right and below.
+    portrait.clip = replace(portrait.clip, width=SIZE, height=SIZE if bars else SIZE // 2)
     portrait.crop = Crop(SIZE // 2, 0, SIZE, SIZE)
+    if bars:
+        portrait.save_tensors("screening.safetensors", {"bars": torch.tensor([0, SIZE // 2, 0, 0])})
     with torch.no_grad():
         fitted.avatar.opacity_logits.fill_(0.0)
         xy, _ = project(fitted.avatar(fitted.mesh(torch.arange(FRAMES))).means.mean(0), K)
