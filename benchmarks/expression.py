@@ -1,6 +1,6 @@
 """Expression drift of a 2D editor's key frames, with and without expression correction (after the paper's section 5.3 and figure 10).
 
-    python benchmarks/expression.py [CLIP_OR_PORTRAIT ...] [--max-seconds 2.5] [--key-frames 4] [--sheet FOLDER]
+    python benchmarks/expression.py [CLIP_OR_PORTRAIT ...] [--max-seconds 2.5] [--key-frames 4] [--sheet FOLDER] [--whole-edit]
 
 Real 2D editors lose expressions: they shut mouths, widen eyes, put on a smile of their own. "drifting" pictures are a look bent like that,
 in part the same way in every frame and in part at random; "faithful" ones are the look as it is, which a correction should leave alone.
@@ -8,6 +8,9 @@ in part the same way in every frame and in part at random; "faithful" ones are t
 Drift is the mean distance of FaceMesh's landmarks (the attention network, not the correction's own) in edit and clip, in % of the
 distance between the outer corners of the eyes; "mouth and eyes" is what remains once the face is laid over the other. The networks misread
 strong looks, faithful or not: compare columns, not rows.
+
+``--whole-edit`` goes on to the end: an editor whose every picture is drifting edits the portrait, with and without correction, in two
+passes as an editor from the Hub does, the avatar is fitted to its pictures, and the frames of the result are compared with the clip's.
 """
 
 from __future__ import annotations
@@ -16,8 +19,10 @@ import argparse
 import sys
 import tempfile
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -28,14 +33,15 @@ from torch import Tensor
 sys.path.insert(0, str(ROOT))
 
 from portraitgen import editing, pipeline, reconstruction
-from portraitgen.editors import EditRequest, load_editor
+from portraitgen.editors import EditBatch, EditRequest, load_editor
 from portraitgen.expression import ExpressionCorrection, ExpressionLoss
 from portraitgen.keyframes import diverse_frames
 from portraitgen.losses import psnr
-from portraitgen.mattes import crop_landmarks, usable_frames
+from portraitgen.mattes import crop_frames, crop_landmarks, usable_frames
 from portraitgen.portrait import Portrait
 from portraitgen.regions import EYE_OUTLINES, LIPS_INNER, LIPS_OUTER
 
+FRAME_STEP = 4
 LOOKS = ("", "anime", "turn her into a bronze statue")  # "" is the clip itself
 MOUTH_AND_EYES = [*LIPS_OUTER, *LIPS_INNER, *EYE_OUTLINES[0], *EYE_OUTLINES[1]]
 STILL = [33, 263, 133, 362, 127, 356, 98, 327, 67, 297, 109, 338, 10, 168, 5]
@@ -107,12 +113,17 @@ def main() -> None:
     parser.add_argument(
         "--sheet", type=Path, help="folder for pictures: clip, drifting, corrected, faithful, corrected"
     )
+    parser.add_argument("--whole-edit", action="store_true", help="measure the fitted avatar instead of the pictures")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for number, clip in enumerate(options.clips):
-            rows += compare(prepared(clip, Path(folder) / str(number), options.max_seconds), number, options)
-    report("expression", rows, key_frames=options.key_frames)
+            portrait = prepared(clip, Path(folder) / str(number), options.max_seconds)
+            rows += whole_edits(portrait, number) if options.whole_edit else compare(portrait, number, options)
+    if options.whole_edit:
+        report("expression_whole_edit", rows)
+    else:
+        report("expression", rows, key_frames=options.key_frames)
 
 
 def prepared(clip: Path, folder: Path, seconds: float) -> Portrait:
@@ -160,6 +171,53 @@ def compare(portrait: Portrait, number: int, options: argparse.Namespace) -> lis
         Image.fromarray(reconstruction.to_uint8(torch.cat(sheet, 1)[None])[0]).save(
             options.sheet / f"expression_{number}.png"
         )
+    return rows
+
+
+class Drifting:
+    """A built-in editor, or none, with bent pictures, used as an editor that redraws faces is."""
+
+    name, face_aware, edits_background, understood = "Drifting", True, False, ""
+
+    def __init__(self, look: str, bends: bool) -> None:
+        self.editor = load_editor(EditRequest("text", look), "cpu") if look else None
+        self.noise, self.reads_render = torch.Generator().manual_seed(0) if bends else None, bends
+
+    def edit(self, batch: EditBatch) -> Tensor:
+        pictures = self.editor.edit(batch) if self.editor else batch.source
+        if self.noise is None:
+            return pictures
+        regions = [{name: mask[index] for name, mask in batch.regions.items()} for index in range(len(pictures))]
+        return torch.stack([bent(picture, part, self.noise) for picture, part in zip(pictures, regions, strict=True)])
+
+
+@torch.no_grad()
+def whole_edits(portrait: Portrait, number: int) -> list[dict[str, Any]]:
+    """The rows of one clip when the avatar is fitted to the edited pictures."""
+    K, device = portrait.tracking().K, torch.device("cpu")
+    frames = torch.arange(0, portrait.clip.frame_count, FRAME_STEP)
+    wanted = islice(crop_frames(portrait), 0, None, FRAME_STEP)
+    source = landmarks(torch.stack([torch.from_numpy(frame).permute(2, 0, 1) / 255 for frame in wanted]))
+    rows, size = [], portrait.crop.size
+    for look in LOOKS[:2]:
+        for name, bends, corrected in (
+            ("drifting", True, False),
+            ("drifting, corrected", True, True),
+            ("faithful", False, False),
+        ):
+            fitted = reconstruction.load_fitted(portrait, device)
+            correction = ExpressionCorrection if corrected else lambda loss: None
+            with mock.patch.object(editing, "ExpressionCorrection", correction), torch.enable_grad():
+                editor = Drifting(look, bends)
+                for _ in editing.edit_avatar(portrait, fitted, K, editor, editing.PRESETS["preview"], 1.0, 0):
+                    pass
+            shown = [
+                fitted.render(frame[None], K[None], size, size).over(torch.ones(3, 1, 1)).clamp(0, 1)
+                for frame in frames
+            ]
+            everything, parts_only = drift(landmarks(torch.cat(shown)), source)
+            rows.append({"clip": number, "look": look or "none", "editor": name, "drift %": everything})
+            rows[-1]["mouth and eyes %"] = parts_only
     return rows
 
 

@@ -28,7 +28,7 @@ _SMALL = 256
 
 
 def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[str, Any]:
-    """Compare the avatar with the clip, in the part of the working crop that the clip's frame shows, over white and free of a
+    """Compare the avatar with the clip, in the part of the working crop that shows the clip's picture, over white and free of a
     screen's light.
 
     Returns:

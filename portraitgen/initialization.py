@@ -189,8 +189,8 @@ def _color_unseen(
 ) -> None:
     """Give what no view shows the colours of well seen Gaussians near it that are of its kind, in place.
 
-    The scalp takes those of hair, neck and torso those of their own without the hair that falls over them, teeth and the mouth's inside
-    their own, or else those of lips and skin, the darker the deeper inside; all else, as an ear within hair, those of whatever is near.
+    The scalp takes those of hair, neck and torso those of their own without the hair that falls over them; all else, as an ear within hair,
+    those of whatever is near, the mouth's inside the darker the deeper it lies.
 
     Args:
         colors: ``[N, 3]``.
@@ -202,34 +202,30 @@ def _color_unseen(
     """
     sure = weights >= _SURE * weights[seen].median()
     scalp, neck, torso = labelled(labels, "scalp"), labelled(labels, "neck"), labelled(labels, "torso", "arms")
-    teeth, tongue, cavity = (labelled(labels, name) for name in ("teeth", "tongue", "mouth_interior"))
-    rest = ~(scalp | neck | torso | teeth | tongue | cavity)
+    rest = ~(scalp | neck | torso)
     for part, kin, through in (
         (scalp, hair, 1.0),
         (neck, neck & clear, 1.0),
         (torso, torso & clear, _THROUGH),
-        (teeth, teeth, 1.0),
-        (tongue, tongue, 1.0),
-        (cavity, cavity, 1.0),
         (rest, seen, 1.0),
     ):
         unknown, known = part & ~seen, kin & sure
-        guessed = known.sum() < _NEIGHBOURS
-        if guessed:
+        if known.sum() < _NEIGHBOURS:
             known = sure
         if unknown.any():
             places = points * points.new_tensor([1.0, 1.0, through])
             nearest = neighbours(places[known], places[unknown], _NEIGHBOURS)
             weight = weights[known][nearest][..., None]
             colors[unknown] = (colors[known][nearest] * weight).sum(1) / weight.sum(1)
-            if guessed and (part is tongue or part is cavity):
-                colors[unknown] *= _in_the_mouth(points[unknown], points[labelled(labels, "lips", "face")])
+    inside = labelled(labels, "tongue", "mouth_interior") & ~seen
+    if inside.any():
+        colors[inside] *= _light_in_the_mouth(points[inside], points[labelled(labels, "lips", "face")])
 
 
-def _in_the_mouth(points: Tensor, skin: Tensor) -> Tensor:
+def _light_in_the_mouth(points: Tensor, skin: Tensor) -> Tensor:
     """Share of light ``[M, 1]`` that comes to ``points`` ``[M, 3]`` within a mouth, by their distance from the skin ``[N, 3]``, metres.
 
-    Close to it they stay as light as it is: between its Gaussians they shimmer through.
+    Close to it they stay as light as it is, and teeth everywhere: between its Gaussians they shimmer through.
     """
     nearest = neighbours(skin, points, 1)[:, 0]
     return 1 - _DARK * smoothstep(0.0, _DEEP, (points - skin[nearest]).norm(dim=1, keepdim=True))
