@@ -155,7 +155,9 @@ class Alignment:
         # Rendered whole and then shrunk, like the target: rendered small, the rasteriser's blur weighs twice, which biases the flow.
         size, K = self.whole
         picture, alpha = (x.permute(0, 3, 1, 2) for x in rasterize(*gaussians, view, K[None], size, size))
-        small, coverage = shrunk(picture[0]), shrunk(alpha[0])
+        # Beyond the clip's picture the person goes on in the render only, which the flow would take for motion.
+        small = torch.where(self.inside, shrunk(picture[0]), image)
+        coverage = torch.where(self.inside, shrunk(alpha[0]), cover)
         self._expose(where, small, image, torch.minimum(coverage, cover)[0])
         flow, trust = optical_flow(gray(small, coverage[0]), target)
         return self._measured(mesh, posed.means[0, self.points], flow, trust)
