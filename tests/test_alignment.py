@@ -93,6 +93,20 @@ def test_a_wrong_pose_is_found_again(truth: tuple[Fitted, TrainingFrames]) -> No
     assert errors[1] < errors[0] / 3, "the mesh itself must go back to its place"
 
 
+def test_what_the_clip_does_not_show_moves_nothing(truth: tuple[Fitted, TrainingFrames]) -> None:
+    original, data = truth
+    inside = EVERYWHERE.clone()
+    inside[:, SIZE * 5 // 8 :] = False  # a bar across the toy, which its render goes on behind
+    barred = dataclasses.replace(data, images=data.images * inside, alphas=data.alphas * inside, inside=inside)
+    fitted = dataclasses.replace(original, poses=Poses.start(original.body, toy_parameters(FRAMES)))
+    for _ in align_frames(fitted, barred, barred.pictures(range(FRAMES)), 3, seed=0):
+        pass
+    moved = (fitted.mesh(data.frames).vertices - original.mesh(data.frames).vertices)[..., :2].norm(dim=-1)
+    pixel = 0.5 / (2 * SIZE)  # metres, at the toy's distance
+    assert moved.mean() < 0.1 * pixel
+    assert moved.max() < 0.5 * pixel
+
+
 def test_the_result_does_not_depend_on_the_number_of_threads(truth: tuple[Fitted, TrainingFrames]) -> None:
     original, data = truth
     results = []
