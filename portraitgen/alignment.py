@@ -66,7 +66,7 @@ class Alignment:
     Args:
         fitted: avatar and poses.
         K: intrinsics of the working image ``[3, 3]``.
-        inside: pixels that show the clip's frame ``[1, S, S]``, bool; the others are not looked at.
+        inside: pixels that show the clip's picture ``[1, S, S]``, bool; the others are not looked at.
         seed: of the choice of Gaussians.
     """
 

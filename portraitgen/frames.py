@@ -31,7 +31,7 @@ class Batch:
         image: straight foreground colour ``[B, 3, h, w]`` in [0, 1].
         alpha: ``[B, 1, h, w]`` in [0, 1].
         Ks: intrinsics of the windows ``[B, 3, 3]``.
-        inside: pixels that show the clip's frame ``[B, 1, h, w]``, bool; of the others nothing is known.
+        inside: pixels that show the clip's picture ``[B, 1, h, w]``, bool; of the others nothing is known.
     """
 
     frames: Tensor
@@ -57,7 +57,7 @@ class TrainingFrames:
         alphas: ``[M, 1, S, S]`` uint8.
         K: intrinsics of the working image ``[3, 3]``.
         heads: centre of the head ``[M, 2]`` in pixels, on the CPU, which windows are drawn towards.
-        inside: pixels that show the clip's frames ``[1, S, S]``, bool, where the crop reaches beyond them.
+        inside: pixels that show the clip's picture ``[1, S, S]``, bool; not its bars, nor what is beyond its frames.
     """
 
     frames: Tensor

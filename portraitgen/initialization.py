@@ -57,7 +57,7 @@ class Views:
         images: ``[M, 3, S, S]`` straight colour in [0, 1].
         alphas: ``[M, S, S]`` in [0, 1].
         K: ``[3, 3]``.
-        inside: pixels that show the clip's frames ``[S, S]``, bool; ``alphas`` are 0 in the others.
+        inside: pixels that show the clip's picture ``[S, S]``, bool; ``alphas`` are 0 in the others.
         hair: pixels of hair ``[M, S, S]``, bool; none if nothing is known of it.
         labels: of the mesh's faces ``[F]``, indices into :data:`body.LABELS`.
         within_hair: faces of ears that lie within the hair ``[F]``, bool.
