@@ -13,7 +13,7 @@ import numpy as np
 from .clip import read_frames, read_gray
 from .editors.pictures import read_picture
 from .errors import InputError
-from .mattes import load_screening
+from .mattes import clip_bars, load_screening
 from .portrait import Portrait
 from .storage import names_file
 
@@ -82,7 +82,7 @@ def blurred(scene: np.ndarray) -> np.ndarray:
 
 def stands_still(portrait: Portrait, plate: np.ndarray) -> bool:
     """Whether the scene behind the person stays as it is in ``plate`` ``[H, W, 3]`` uint8, but for noise."""
-    total, away = portrait.clip.frame_count, load_screening(portrait).away
+    total, away, bars = portrait.clip.frame_count, load_screening(portrait).away, clip_bars(portrait)
     wanted = set(np.linspace(0, total - 1, min(_SAMPLES, total)).round().astype(int).tolist())
     streams = zip(read_frames(portrait.source, portrait.clip), read_gray(portrait.path("alpha.mp4")), strict=True)
     for number, (frame, alpha) in enumerate(streams):
@@ -92,7 +92,8 @@ def stands_still(portrait: Portrait, plate: np.ndarray) -> bool:
         free = np.ones(frame.shape[:2], bool)
         person = cv2.dilate(portrait.crop.enlarged(alpha)[inner], np.ones((15, 15), np.uint8))
         free[outer] = person < 8
-        difference = cv2.absdiff(cv2.blur(frame, (5, 5)), cv2.blur(plate, (5, 5))).max(2)[free]
+        difference = cv2.absdiff(cv2.blur(bars.fill(frame), (5, 5)), cv2.blur(plate, (5, 5))).max(2)
+        difference = bars.picture(difference)[bars.picture(free)]
         if difference.size and (difference.mean() > _STILL or (difference > _CLEARLY).mean() > _MOVING_SHARE):
             return False
     return True

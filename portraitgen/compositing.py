@@ -59,8 +59,7 @@ def write_result(
         pictures = _over_picture(portrait, rendered, view, background.picture)
     else:
         change = blurred if background.scene == "blur" else edit_scene
-        inner = change and (lambda scene: change(bars.fill(scene)))
-        pictures = _over_scene(portrait, rendered, view, inner)
+        pictures = _over_scene(portrait, rendered, view, change, bars)
     if bars:
         first = next(read_frames(portrait.source, portrait.clip))
         pictures = _between_bars(pictures, bars, first, portrait.crop if view == "crop" else None)
@@ -76,19 +75,20 @@ def write_result(
 
 
 def _over_scene(
-    portrait: Portrait, rendered: Iterator[RenderedCrop], view: str, change: SceneEdit | None
+    portrait: Portrait, rendered: Iterator[RenderedCrop], view: str, change: SceneEdit | None, bars: Bars
 ) -> Iterator[np.ndarray]:
-    """The person in the clip's own scene, or in what ``change`` makes of it."""
+    """The person in the clip's own scene, or in what ``change`` makes of it; the scene goes on over ``bars``."""
     clip, crop = portrait.clip, portrait.crop
     plate = clean_plate(portrait)
     cleaned = _cleaned(crop, clip.width, clip.height)
     # A scene that stands still is changed once: faster, and nothing can shimmer.
     changed = None
     if change is not None and stands_still(portrait, plate):
-        changed = change(_mixed(next(read_frames(portrait.source, clip)), plate, cleaned))
+        changed = change(_mixed(bars.fill(next(read_frames(portrait.source, clip))), plate, cleaned))
     # Where the new person fades out the clip's own shows through, and not the plate, which would be a dark or a bright line across an arm.
     taken_out = _fade(crop, clip.width, clip.height, 1) if view == "frame" else np.float32(1)
-    frames, alphas = read_frames(portrait.source, clip), read_gray(portrait.path("alpha.mp4"))
+    frames = (bars.fill(frame) for frame in read_frames(portrait.source, clip))
+    alphas = read_gray(portrait.path("alpha.mp4"))
     persons = _persons(portrait, rendered, view)
     for frame, whole, (person, alpha) in zip(frames, alphas, persons, strict=True):
         source_alpha = as_float(whole) * taken_out

@@ -153,8 +153,9 @@ def _shown_of_mouth(fitted: Fitted, K: Tensor) -> Tensor:
         Ks = K.expand(len(some), 3, 3).clone()
         Ks[:, :2, 2] -= corner
         for one, focus, away in zip(some, Ks, depth.mean(1), strict=True):
-            rendering = fitted.render(one[None], focus[None], side, side)
-            (weights,) = torch.autograd.grad(rendering.color_features.sum(), avatar.features)
+            with torch.enable_grad():
+                rendering = fitted.render(one[None], focus[None], side, side)
+                (weights,) = torch.autograd.grad(rendering.color_features.sum(), avatar.features)
             area = (avatar.spacing * K[0, 0] / away).square()
             share = torch.maximum(share, weights[:, :3].mean(1) / area)
     return share

@@ -105,16 +105,19 @@ def usable_frames(portrait: Portrait) -> torch.Tensor:
 
 
 def clean_plate(portrait: Portrait) -> np.ndarray:
-    """The scene without the person, ``[H, W, 3]`` uint8, from ``plate.png``; made and stored if it is not there."""
+    """The scene without the person, ``[H, W, 3]`` uint8, from ``plate.png``; made and stored if it is not there.
+
+    It goes on over letterbox bars, whose black would be what is guessed behind a person close to them.
+    """
     path = portrait.path(_PLATE)
     if path.exists():
         stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
         if stored is not None and stored.shape[:2] == (portrait.clip.height, portrait.clip.width):
             return cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
         raise InputError(f"{path} is broken. Delete it; it is made again.")
-    away = load_screening(portrait).away
+    away, bars = load_screening(portrait).away, clip_bars(portrait)
     streams = zip(read_frames(portrait.source, portrait.clip), read_gray(portrait.path("alpha.mp4")), away, strict=True)
-    here = ((frame, alpha) for frame, alpha, gone in streams if not gone)
+    here = ((bars.fill(frame), alpha) for frame, alpha, gone in streams if not gone)
     plate = background_plate(here, portrait.crop, int((~away).sum()), seed=portrait.settings.seed)
     with replacing(path) as temporary:
         cv2.imencode(".png", cv2.cvtColor(plate, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tofile(

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+from portraitgen.backgrounds import stands_still
 from portraitgen.bars import Bars, find_bars
-from portraitgen.clip import ClipInfo, write_video
+from portraitgen.clip import ClipInfo, write_gray, write_video
 from portraitgen.crop import Crop
-from portraitgen.mattes import clip_bars, inside_picture
+from portraitgen.mattes import clean_plate, clip_bars, inside_picture
 from portraitgen.matting import person_alpha
 from portraitgen.portrait import Portrait, Settings
+from portraitgen.screening import Screening
 
 
 def pictures(count: int = 4, side: int = 96) -> list[np.ndarray]:
@@ -88,17 +90,33 @@ def test_bars_are_nobody() -> None:
     assert np.abs(covered[:450, 40:].astype(int) - seen[:450, 40:]).mean() < 4
 
 
-def test_a_portrait_knows_its_clips_bars(tmp_path: Path) -> None:
-    frames = pictures(6)
+@pytest.fixture
+def boxed(tmp_path: Path) -> Portrait:
+    """A portrait of a clip with a bar of 24 columns on the left, in whose frames of 96 a crop of 64 reaches 12 beyond them."""
+    frames = [pictures(1)[0] for _ in range(6)]
     for frame in frames:
         frame[:, :24] = 0
     info = ClipInfo(96, 96, 6, Fraction(25), 6 / 25, False, 0, tuple(i / 25 for i in range(6)))
     write_video(tmp_path / "source.mp4", iter(frames), info, audio_from=None)
     settings = Settings("0" * 64, "preview", "anny", 0.0, None, 0)
-    portrait = Portrait(tmp_path, settings, "source.mp4", info, Crop(-12, 0, 96, 48), {})
-    assert clip_bars(portrait) == Bars(left=24), "of a portrait from before bars were stored"
-    assert np.array_equal(inside_picture(portrait), np.broadcast_to(np.arange(48) >= 18, (48, 48)))
-    portrait.save_tensors("screening.safetensors", {"bars": torch.tensor([0, 32, 0, 0])})
-    assert clip_bars(portrait) == Bars(bottom=32)
-    inside = np.outer(np.arange(48) < 32, (np.arange(48) >= 6))
-    assert np.array_equal(inside_picture(portrait), inside)
+    return Portrait(tmp_path, settings, "source.mp4", info, Crop(-12, 0, 96, 64), {})
+
+
+def test_a_portrait_knows_its_clips_bars(boxed: Portrait) -> None:
+    assert clip_bars(boxed) == Bars(left=24), "of a portrait from before bars were stored"
+    assert np.array_equal(inside_picture(boxed), np.broadcast_to(np.arange(64) >= 24, (64, 64)))
+    boxed.save_tensors("screening.safetensors", {"bars": torch.tensor([0, 32, 0, 0])})
+    assert clip_bars(boxed) == Bars(bottom=32)
+    assert np.array_equal(inside_picture(boxed), np.outer(np.arange(64) < 43, np.arange(64) >= 8))
+
+
+def test_the_scene_behind_a_person_beside_a_bar_is_not_dark(boxed: Portrait) -> None:
+    found = Screening(*(np.zeros(6, bool) for _ in range(6))).to_tensors()
+    boxed.save_tensors("screening.safetensors", found | {"bars": torch.tensor([0, 0, 24, 0])})
+    person = np.zeros((64, 64), np.uint8)
+    person[12:52, 24:40] = 255  # from the bar on, and never anywhere else
+    write_gray(boxed.path("alpha.mp4"), iter([person] * 6), boxed.clip)
+    plate = clean_plate(boxed)
+    assert plate.shape == (96, 96, 3)
+    assert plate.min() > 60
+    assert stands_still(boxed, plate), "bars, over which the plate goes on, are no motion"

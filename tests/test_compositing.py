@@ -65,7 +65,7 @@ def test_no_plate_shows_through_an_edited_arm_that_leaves_the_crop(
         clip=SimpleNamespace(width=640, height=400), crop=crop, source=Path("clip.mp4"), path=Path
     )
     unchanged = (lambda picture: picture) if scene_moves else None
-    (result,) = compositing._over_scene(portrait, iter([person]), "frame", unchanged)
+    (result,) = compositing._over_scene(portrait, iter([person]), "frame", unchanged, Bars())
     arm = result[210:290].astype(int)
     assert arm.min() >= 127
     assert np.abs(arm[:, 300] - 128).max() <= 1

@@ -37,7 +37,8 @@ def test_hidden_teeth_look_like_those_that_are_shown() -> None:
         avatar.opacity_logits[back] = -1.0
         avatar.offsets[back] += 0.002
     before = {name: value.clone() for name, value in avatar.state_dict().items()}
-    complete_mouth(fitted, K, places)
+    with torch.no_grad():  # as where views are rendered
+        complete_mouth(fitted, K, places)
     hidden, others = back & (labels == LABELS.index("teeth")), labels != LABELS.index("teeth")
     shown = front & (labels == LABELS.index("teeth")) & (places[:, :2].norm(dim=1) < 0.04)
     assert hidden.sum() > 50
