@@ -48,7 +48,7 @@ from _report import ROOT, report
 sys.path.insert(0, str(ROOT))
 
 from portraitgen import editing, editors, pipeline
-from portraitgen.clip import read_frames, write_video
+from portraitgen.clip import probe, read_frames, write_video
 from portraitgen.editors import EditBatch, Editor, EditRequest, load_editor
 from portraitgen.editors.face_aware import edit_face_aware
 from portraitgen.evaluation import evaluate_edit, landmark_drift, warp_errors
@@ -165,7 +165,8 @@ def measure(portrait: Portrait, request: EditRequest, preset: str, folder: Path)
     error, own = warp_errors(portrait, islice(read_frames(ours, portrait.clip), FRAMES))
     alone, _ = warp_errors(portrait, single)
     edited_parts = changed_parts(portrait, single)
-    drift, found = values["landmark_drift"], landmark_drift(portrait, folder / "single.mp4")
+    drift = values["landmark_drift"]
+    found = landmark_drift(portrait, folder / "single.mp4", probe(folder / "single.mp4"))
     edited = load_fitted(Portrait.load(saved), torch.device("cpu"))
     row: dict[str, Any] = {
         "by": "ours",

@@ -76,6 +76,12 @@ def bent(image: Tensor, regions: dict[str, Tensor], noise: torch.Generator) -> T
     return F.grid_sample(image[None], grid[None], padding_mode="border", align_corners=False)[0].clamp(0, 1)
 
 
+def all_bent(pictures: Tensor, batch: EditBatch, noise: torch.Generator) -> Tensor:
+    """Edits ``[B, 3, H, W]`` of ``batch``, each bent in its own way."""
+    regions = [{name: mask[index] for name, mask in batch.regions.items()} for index in range(len(pictures))]
+    return torch.stack([bent(picture, parts, noise) for picture, parts in zip(pictures, regions, strict=True)])
+
+
 def landmarks(pictures: Tensor) -> np.ndarray:
     """FaceMesh points ``[B, 478, 2]`` in pixels, NaN where there is no face."""
     from mediapipe.python.solutions.face_mesh import FaceMesh
@@ -149,8 +155,7 @@ def compare(portrait: Portrait, number: int, options: argparse.Namespace) -> lis
     for look in LOOKS:
         faithful = load_editor(EditRequest("text", look), "cpu").edit(batch) if look else batch.source
         bends = torch.Generator().manual_seed(0)
-        regions = [{name: mask[index] for name, mask in batch.regions.items()} for index in range(len(faithful))]
-        drifting = torch.stack([bent(picture, parts, bends) for picture, parts in zip(faithful, regions, strict=True)])
+        drifting = all_bent(faithful, batch, bends)
         line = [batch.source[-1]]
         for name, pictures in (("drifting", drifting), ("faithful", faithful)):
             started = time.perf_counter()
@@ -185,10 +190,7 @@ class Drifting:
 
     def edit(self, batch: EditBatch) -> Tensor:
         pictures = self.editor.edit(batch) if self.editor else batch.source
-        if self.noise is None:
-            return pictures
-        regions = [{name: mask[index] for name, mask in batch.regions.items()} for index in range(len(pictures))]
-        return torch.stack([bent(picture, part, self.noise) for picture, part in zip(pictures, regions, strict=True)])
+        return pictures if self.noise is None else all_bent(pictures, batch, self.noise)
 
 
 @torch.no_grad()

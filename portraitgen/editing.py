@@ -253,7 +253,7 @@ def _targets(keys: KeyFrames, edited: Tensor) -> Tensor:
 def _training(portrait: Portrait, keys: KeyFrames, images: Tensor) -> TrainingFrames:
     """The key frames as training pictures, with what `_targets` made of them."""
     heads = torch.from_numpy(head_centres(portrait)[keys.frames.cpu().numpy()]).float()
-    inside = torch.from_numpy(inside_picture(portrait))[None].to(images.device)
+    inside = inside_picture(portrait)[None].to(images.device)
     return TrainingFrames(keys.frames, images, keys.alphas, keys.surfaces.K, heads, inside)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .clip import probe, read_frames
+from .clip import ClipInfo, probe, read_frames
 from .errors import InputError
 from .landmarks import detect_landmarks
 from .losses import PerceptualLoss, psnr, ssim
@@ -42,7 +42,7 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
     rows: dict[str, list[tuple[float, ...]]] = {"trained": [], "held_out": []}
     sharpness, rendering_seconds = [], 0.0
     away = load_screening(portrait).away
-    inside = torch.from_numpy(inside_picture(portrait)).to(device)
+    inside = inside_picture(portrait).to(device)
     renders = render_crops(portrait, fitted, tracking.K)
     clip = zip(read_frames(portrait.source, portrait.clip), clean_crops(portrait), strict=False)
     for number, (frame, (crop, alpha)) in enumerate(clip):
@@ -108,7 +108,7 @@ def evaluate_edit(portrait: Portrait, edited: Path) -> dict[str, Any]:
             f"{clip.width}x{clip.height}. Give the video that `edit` wrote for this portrait."
         )
     ours, source = warp_errors(portrait, read_frames(edited, info))
-    drift = landmark_drift(portrait, edited)
+    drift = landmark_drift(portrait, edited, info)
     return {
         "warp_error": round(ours, 5),
         "source_warp_error": round(source, 5),
@@ -154,13 +154,12 @@ def _warp(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
     )
 
 
-def landmark_drift(portrait: Portrait, edited: Path) -> tuple[float, int] | None:
-    """Mean distance of face landmarks in an edited video of the clip's first frames, or all, and in the clip.
+def landmark_drift(portrait: Portrait, edited: Path, info: ClipInfo) -> tuple[float, int] | None:
+    """Mean distance of face landmarks in an edited video (``info`` is its `probe`) of the clip's first frames, or all, and in the clip.
 
     Returns:
         The distance as a fraction of that between the outer corners of the eyes, and in how many frames a face was found; None without one.
     """
-    info = probe(edited)
     before = portrait.load_tensors("landmarks.safetensors")["face"][: info.frame_count, :, :2].numpy()
     try:
         after = detect_landmarks(read_frames(edited, info), info).face[..., :2]

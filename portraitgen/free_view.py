@@ -11,10 +11,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from .body import LABELS, labelled
+from .body import labelled
 from .editors.colour import smoothstep
 from .fitting import Fitted
-from .initialization import neighbours, project
+from .initialization import NEIGHBOURS, of_neighbours, project
 from .mattes import inside_picture
 from .portrait import Portrait
 from .streaming import breathe
@@ -24,10 +24,9 @@ _FADE = 0.14  # of the working crop's side
 _VISIBLE, _GONE = 0.2, 14.0  # opacity, and the logit of none
 # Gaussians are joined to those of their nearest ones that are within so many standard deviations; loose groups are less than this share.
 _JOINED, _LINKS, _LOOSE = 3.0, 12, 0.005
-_MOUTHS, _MOUTH_BATCH = 24, 4  # moments at which the mouth is looked at, and how many at once
+_MOUTHS = 24  # moments at which the mouth is looked at
 # Share of itself that a Gaussian shows at its best moment: below it nothing is known of its looks, from the second on they tell others'.
 _HIDDEN, _SHOWN = 0.1, 0.3
-_LIKE = 24  # known ones that tell the looks of another
 _FIRM = 0.92  # opacity
 ORBIT_YAW, ORBIT_PITCH = 35.0, 15.0
 
@@ -100,7 +99,7 @@ def fade_cut(portrait: Portrait, fitted: Fitted, K: Tensor, places: Tensor) -> N
     """
     avatar = fitted.avatar
     xy, _ = project(places, K.to(avatar.features))
-    inside = torch.from_numpy(inside_picture(portrait))
+    inside = inside_picture(portrait)
     columns, rows = inside.any(0).nonzero()[:, 0], inside.any(1).nonzero()[:, 0]
     room = torch.stack([xy[:, 0] - columns[0], columns[-1] + 1 - xy[:, 0], rows[-1] + 1 - xy[:, 1]]).amin(0)
     weight = smoothstep(0.0, _FADE * portrait.crop.size, room)
@@ -125,12 +124,10 @@ def complete_mouth(fitted: Fitted, K: Tensor, places: Tensor) -> None:
     for part in ("teeth", "tongue"):
         own = labelled(labels, part) & ~avatar.lifted
         known, unknown = own & (share >= _SHOWN), own & (share < _HIDDEN)
-        if known.sum() < _LIKE or not unknown.any():
+        if known.sum() < NEIGHBOURS or not unknown.any():
             continue
-        nearest = neighbours(places[known], places[unknown], _LIKE)
-        weight = share[known][nearest][..., None]
         with torch.no_grad():
-            avatar.features[unknown] = (avatar.features[known][nearest] * weight).sum(1) / weight.sum(1)
+            avatar.features[unknown] = of_neighbours(avatar.features, share, places, known, unknown)
             avatar.offsets[unknown] = avatar.rest_offsets[unknown]
             avatar.opacity_logits[unknown] = torch.tensor(_FIRM).logit().item()
             avatar.log_scales[unknown] = (0.8 * avatar.spacing[unknown]).log()[:, None]
@@ -139,39 +136,35 @@ def complete_mouth(fitted: Fitted, K: Tensor, places: Tensor) -> None:
 def _shown_of_mouth(fitted: Fitted, K: Tensor) -> Tensor:
     """Share of itself that each Gaussian shows within the lips' bounds ``[N]``, at its best moment: about 1 for all of it."""
     avatar = fitted.avatar
-    count = len(fitted.poses.refined)
-    frames = torch.linspace(0, count - 1, min(count, _MOUTHS), device=avatar.features.device).long()
-    lips = fitted.body.faces[labelled(fitted.body.face_labels, "lips")].unique().to(frames.device)
+    lips = fitted.body.faces[labelled(fitted.body.face_labels, "lips")].unique().to(avatar.features.device)
     K = K.to(avatar.features)
     share = torch.zeros_like(avatar.spacing)
-    for some in frames.split(_MOUTH_BATCH):
+    for frame in _moments(fitted, _MOUTHS).split(1):
         breathe()
         with torch.no_grad():
-            xy, depth = project(fitted.mesh(some).vertices[:, lips], K)
-        corner = xy.amin(1).floor()
-        side = 8 * math.ceil(float((xy.amax(1) - corner).max()) / 8)
-        Ks = K.expand(len(some), 3, 3).clone()
-        Ks[:, :2, 2] -= corner
-        for one, focus, away in zip(some, Ks, depth.mean(1), strict=True):
-            with torch.enable_grad():
-                rendering = fitted.render(one[None], focus[None], side, side)
-                (weights,) = torch.autograd.grad(rendering.color_features.sum(), avatar.features)
-            area = (avatar.spacing * K[0, 0] / away).square()
-            share = torch.maximum(share, weights[:, :3].mean(1) / area)
+            xy, depth = project(fitted.mesh(frame).vertices[0, lips], K)
+        corner = xy.amin(0).floor()
+        side = 8 * math.ceil(float((xy.amax(0) - corner).max()) / 8)
+        focus = K.clone()
+        focus[:2, 2] -= corner
+        with torch.enable_grad():
+            rendering = fitted.render(frame, focus[None], side, side)
+            (weights,) = torch.autograd.grad(rendering.color_features.sum(), avatar.features)
+        area = (avatar.spacing * K[0, 0] / depth.mean()).square()
+        share = torch.maximum(share, weights[:, :3].mean(1) / area)
     return share
 
 
 @torch.no_grad()
-def _moments(fitted: Fitted) -> Tensor:
+def _moments(fitted: Fitted, most: int = _MOMENTS) -> Tensor:
     """A few frames from all of the clip."""
     count = len(fitted.poses.refined)
-    return torch.linspace(0, count - 1, min(count, _MOMENTS)).long().to(fitted.avatar.features.device)
+    return torch.linspace(0, count - 1, min(count, most)).long().to(fitted.avatar.features.device)
 
 
 @torch.no_grad()
 def head_pivot(fitted: Fitted) -> Tensor:
     """Centre of the head in camera space ``[3]``, averaged over the clip."""
     vertices = fitted.mesh(_moments(fitted)).vertices
-    names = [number for number, label in enumerate(LABELS) if label in ("face", "scalp")]
-    head = torch.isin(fitted.body.face_labels, torch.tensor(names, device=vertices.device))
+    head = labelled(fitted.body.face_labels, "face", "scalp")
     return vertices[:, fitted.body.faces[head].unique()].mean((0, 1))

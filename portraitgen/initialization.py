@@ -36,7 +36,7 @@ _FAINT = 0.005
 _SMOOTH = 0.02  # of the picture's side
 _BEHIND = 0.006  # metres that lifted pixels lie behind the surface that they continue
 _BEFORE = 0.008  # metres that hair lies before the surface that it falls over
-_NEIGHBOURS = 24  # that tell a Gaussian's colour which no view shows
+NEIGHBOURS = 24  # that tell a Gaussian's looks which no view shows
 _SURE = 0.3  # of the median weight: Gaussians seen less say nothing of their neighbours
 _THROUGH = 0.2  # how much the distance through the body counts: a back is clothed as the front before it
 _DARK, _DEEP = 0.7, 0.012  # light that is lost within a mouth, and how many metres behind the skin
@@ -210,13 +210,11 @@ def _color_unseen(
         (rest, seen, 1.0),
     ):
         unknown, known = part & ~seen, kin & sure
-        if known.sum() < _NEIGHBOURS:
+        if known.sum() < NEIGHBOURS:
             known = sure
         if unknown.any():
             places = points * points.new_tensor([1.0, 1.0, through])
-            nearest = neighbours(places[known], places[unknown], _NEIGHBOURS)
-            weight = weights[known][nearest][..., None]
-            colors[unknown] = (colors[known][nearest] * weight).sum(1) / weight.sum(1)
+            colors[unknown] = of_neighbours(colors, weights, places, known, unknown)
     inside = labelled(labels, "tongue", "mouth_interior") & ~seen
     if inside.any():
         colors[inside] *= _light_in_the_mouth(points[inside], points[labelled(labels, "lips", "face")])
@@ -229,6 +227,13 @@ def _light_in_the_mouth(points: Tensor, skin: Tensor) -> Tensor:
     """
     nearest = neighbours(skin, points, 1)[:, 0]
     return 1 - _DARK * smoothstep(0.0, _DEEP, (points - skin[nearest]).norm(dim=1, keepdim=True))
+
+
+def of_neighbours(values: Tensor, weights: Tensor, places: Tensor, known: Tensor, unknown: Tensor) -> Tensor:
+    """Mean ``values`` ``[N, D]``, by ``weights`` ``[N]``, of the `NEIGHBOURS` ``known`` Gaussians nearest to each ``unknown`` one."""
+    nearest = neighbours(places[known], places[unknown], NEIGHBOURS)
+    weight = weights[known][nearest][..., None]
+    return (values[known][nearest] * weight).sum(1) / weight.sum(1)
 
 
 def neighbours(known: Tensor, unknown: Tensor, count: int) -> Tensor:

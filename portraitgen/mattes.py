@@ -87,11 +87,11 @@ def clip_bars(portrait: Portrait) -> Bars:
     return _find_bars(portrait) if stored is None else Bars(*stored.tolist())
 
 
-def inside_picture(portrait: Portrait) -> np.ndarray:
+def inside_picture(portrait: Portrait) -> torch.Tensor:
     """Which pixels of the working crop ``[S, S]`` show the clip's picture, and neither its bars nor what is beyond its frame; bool."""
     clip, crop, bars = portrait.clip, portrait.crop, clip_bars(portrait)
     inner = replace(crop, left=crop.left - bars.left, top=crop.top - bars.top)
-    return inner.inside(clip.width - bars.left - bars.right, clip.height - bars.top - bars.bottom)
+    return torch.from_numpy(inner.inside(clip.width - bars.left - bars.right, clip.height - bars.top - bars.bottom))
 
 
 def usable_frames(portrait: Portrait) -> torch.Tensor:

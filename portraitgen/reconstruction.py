@@ -118,7 +118,7 @@ def load_training_frames(
         alphas.to(device),
         tracking.K.to(device),
         heads,
-        torch.from_numpy(inside_picture(portrait))[None].to(device),
+        inside_picture(portrait)[None].to(device),
     )
 
 
