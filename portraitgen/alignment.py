@@ -24,7 +24,7 @@ from .body import BodyParameters
 from .cores import threads_shared_by, usable_cores
 from .fitting import Fitted
 from .flow import SHRINK, gray, masked_gray, optical_flow, shrunk
-from .frames import TrainingFrames
+from .frames import Picture, TrainingFrames
 from .initialization import DEPTH_TOLERANCE, project
 from .mesh import rasterize_mesh
 from .poses import PosedMesh
@@ -66,17 +66,13 @@ class Alignment:
     Args:
         fitted: avatar and poses.
         K: intrinsics of the working image ``[3, 3]``.
-        inside: pixels that show the clip's picture ``[1, S, S]``, bool; the others are not looked at.
+        size: S, of the working image.
         seed: of the choice of Gaussians.
     """
 
-    def __init__(
-        self, fitted: Fitted, K: Tensor, inside: Tensor, seed: int, config: AlignmentConfig | None = None
-    ) -> None:
+    def __init__(self, fitted: Fitted, K: Tensor, size: int, seed: int, config: AlignmentConfig | None = None) -> None:
         self.fitted, self.config = fitted, config or AlignmentConfig()
-        size = inside.shape[-1]
         self.whole, self.size = (size, K), size // SHRINK
-        self.inside = inside[0, ::SHRINK, ::SHRINK]
         self.K = K.clone()
         self.K[:2] /= SHRINK
         avatar = fitted.avatar
@@ -92,24 +88,25 @@ class Alignment:
         self.influence = influence.sum(1) * self.config.node  # [P, K]
 
     @torch.no_grad()
-    def align(self, frame: int, image: Tensor, alpha: Tensor, looks: int) -> float:
+    def align(self, frame: int, image: Tensor, alpha: Tensor, inside: Tensor, looks: int) -> float:
         """Align one frame of the clip.
 
         Args:
             frame: its index.
             image: straight foreground colour ``[3, S, S]`` in [0, 1].
             alpha: ``[1, S, S]``.
+            inside: pixels of which something is known ``[S, S]``, bool; the others are not looked at.
             looks: at most so many renders; fewer where the frame is in place before.
 
         Returns:
             Motion that the last look found left, in pixels of the working image; 0 where nothing could be seen.
         """
-        image, alpha = shrunk(image * alpha), shrunk(alpha)
+        image, alpha, inside = shrunk(image * alpha), shrunk(alpha), inside[::SHRINK, ::SHRINK]
         target = gray(image, alpha[0])
         where = torch.tensor([frame], device=self.K.device)
         derivatives, left = self._derivatives(where), 0.0
         for _ in range(looks):
-            places, moved, trust = self._look(where, image, alpha, target)
+            places, moved, trust = self._look(where, image, alpha, inside, target)
             left = SHRINK * float((trust * moved.norm(dim=1)).sum() / trust.sum().clamp_min(1e-6))
             self.move(frame, self._solve(derivatives, places, moved, trust, self._corrections(frame)))
             if left < _SETTLED:
@@ -117,16 +114,17 @@ class Alignment:
         return left
 
     @torch.no_grad()
-    def strayed(self, frame: int, flow: np.ndarray, trust: np.ndarray) -> Tensor:
+    def strayed(self, frame: int, flow: np.ndarray, trust: np.ndarray, inside: Tensor) -> Tensor:
         """The change ``[N]`` of the frame after ``frame`` that would put its body where the clip's own motion takes that of ``frame``.
 
         Args:
             flow, trust: from the one picture to the other, see `optical_flow`.
+            inside: pixels of both of which something is known ``[S, S]``, bool.
         """
         pair = torch.tensor([frame, frame + 1], device=self.K.device)
         mesh = self.fitted.mesh(pair)
         before, after = self._means(mesh.skinned[:, self.vertices], mesh.vertices[:, self.vertices])
-        (xy, _), motion, known = self._measured(mesh[:1], before, flow, trust)
+        (xy, _), motion, known = self._measured(mesh[:1], before, flow, trust, inside[::SHRINK, ::SHRINK])
         places = project(after, self.K)
         nothing = torch.zeros_like(self.sigma)
         return self._solve(self._derivatives(pair[1:]), places, xy + motion - places[0], known, nothing)
@@ -142,10 +140,10 @@ class Alignment:
         return self.sigma * torch.cholesky_solve((right - corrections / self.sigma)[:, None], factor)[:, 0]
 
     def _look(
-        self, where: Tensor, image: Tensor, cover: Tensor, target: np.ndarray
+        self, where: Tensor, image: Tensor, cover: Tensor, inside: Tensor, target: np.ndarray
     ) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
-        """Render a frame and measure its exposure against ``image`` (premultiplied); pixel ``[P, 2]`` and depth ``[P]`` of each point, its
-        motion to the target ``[P, 2]`` and trust in it ``[P]``."""
+        """Render a frame and measure its exposure against ``image`` (premultiplied) ``inside``; pixel ``[P, 2]`` and depth ``[P]`` of each
+        point, its motion to the target ``[P, 2]`` and trust in it ``[P]``."""
         fitted, avatar = self.fitted, self.fitted.avatar
         mesh = fitted.mesh(where)
         posed = avatar(mesh)
@@ -155,32 +153,33 @@ class Alignment:
         # Rendered whole and then shrunk, like the target: rendered small, the rasteriser's blur weighs twice, which biases the flow.
         size, K = self.whole
         picture, alpha = (x.permute(0, 3, 1, 2) for x in rasterize(*gaussians, view, K[None], size, size))
-        # Beyond the clip's picture the person goes on in the render only, which the flow would take for motion.
-        small = torch.where(self.inside, shrunk(picture[0]), image)
-        coverage = torch.where(self.inside, shrunk(alpha[0]), cover)
-        self._expose(where, small, image, torch.minimum(coverage, cover)[0])
+        # Beyond the clip's picture and behind hands the body goes on in the render only, which the flow would take for motion.
+        small = torch.where(inside, shrunk(picture[0]), image)
+        coverage = torch.where(inside, shrunk(alpha[0]), cover)
+        self._expose(where, small, image, inside & (torch.minimum(coverage, cover)[0] > _COVERED))
         flow, trust = optical_flow(gray(small, coverage[0]), target)
-        return self._measured(mesh, posed.means[0, self.points], flow, trust)
+        return self._measured(mesh, posed.means[0, self.points], flow, trust, inside)
 
     def _measured(
-        self, mesh: PosedMesh, means: Tensor, flow: np.ndarray, trust: np.ndarray
+        self, mesh: PosedMesh, means: Tensor, flow: np.ndarray, trust: np.ndarray, inside: Tensor
     ) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
         """Pixel ``[P, 2]`` and depth ``[P]`` of the points at ``means`` ``[P, 3]`` on one frame's ``mesh``; the ``flow`` ``[P, 2]`` and the
-        ``trust`` ``[P]`` there, none where they are hidden."""
+        ``trust`` ``[P]`` there, none where they are hidden or not ``inside``."""
         _, _, depths = rasterize_mesh(mesh.vertices, self.fitted.body.faces, self.K, self.size, self.size)
         depths = torch.where(depths > 0, depths, torch.inf)[0]
         xy, depth = project(means, self.K)
-        inside = ((xy >= 1) & (xy < self.size - 1)).all(1)
+        within = ((xy >= 1) & (xy < self.size - 1)).all(1)
         column, row = xy.long().clamp(0, self.size - 1).unbind(1)
-        visible = inside & self.inside[row, column] & (depth < depths[row, column] + DEPTH_TOLERANCE)
+        visible = within & inside[row, column] & (depth < depths[row, column] + DEPTH_TOLERANCE)
         measured = torch.from_numpy(np.dstack([flow, trust])).to(self.K.device)[row, column]
         return (xy, depth), measured[:, :2], measured[:, 2] * visible
 
-    def _expose(self, where: Tensor, picture: Tensor, image: Tensor, alpha: Tensor) -> None:
-        """Enter the gain at which a frame's render ``[3, h, w]`` has the colours of its ``image``: the middle one of all pixels' ratios."""
+    def _expose(self, where: Tensor, picture: Tensor, image: Tensor, known: Tensor) -> None:
+        """Enter the gain at which a frame's render ``[3, h, w]`` has the colours of its ``image``: the middle one of the ratios of all
+        ``known`` pixels ``[h, w]``."""
         poses = self.fitted.poses
         both = torch.stack([picture, image])
-        telling = self.inside & (alpha > _COVERED) & (both > _DARK).all(1).all(0) & (both < _BRIGHT).all(1).all(0)
+        telling = known & (both > _DARK).all(1).all(0) & (both < _BRIGHT).all(1).all(0)
         if telling.sum() < _ENOUGH:
             return
         ratio = (image[:, telling] / picture[:, telling]).log().median(1).values
@@ -289,7 +288,7 @@ def _normal_equations(
 
 
 def align_frames(
-    fitted: Fitted, data: TrainingFrames, pictures: Iterable[tuple[int, Tensor, Tensor]], looks: int, seed: int
+    fitted: Fitted, data: TrainingFrames, pictures: Iterable[Picture], looks: int, seed: int
 ) -> Iterator[int]:
     """Align frames of the clip with the avatar as it is; yields how many are done after each.
 
@@ -301,24 +300,21 @@ def align_frames(
 
     Args:
         fitted: avatar and poses; the poses of these frames change.
-        data: the clip's camera, and which pixels show its frames.
-        pictures: index of the frame, straight foreground colour ``[3, S, S]`` and alpha ``[1, S, S]``, uint8 on the device of ``data``.
-            A stream, of which only the frames in work are held.
+        data: the clip's camera and the size of its frames.
+        pictures: on the device of ``data``; a stream, of which only the frames in work are held.
         looks: at most so many renders of each frame.
         seed: of the choice of Gaussians.
     """
-    alignment = Alignment(fitted, data.K, data.inside, seed)
+    alignment = Alignment(fitted, data.K, data.size, seed)
 
-    def work(picture: tuple[int, Tensor, Tensor]) -> None:
-        alignment.align(picture[0], picture[1].float() / 255, picture[2].float() / 255, looks)
+    def work(picture: Picture) -> None:
+        alignment.align(picture.frame, picture.image.float() / 255, picture.alpha.float() / 255, picture.inside, looks)
 
     for done, _ in enumerate(_side_by_side(work, pictures, data.K.device), 1):
         yield done
 
 
-def steady_frames(
-    fitted: Fitted, data: TrainingFrames, pictures: Iterable[tuple[int, Tensor, Tensor]], seed: int
-) -> Iterator[int]:
+def steady_frames(fitted: Fitted, data: TrainingFrames, pictures: Iterable[Picture], seed: int) -> Iterator[int]:
     """Take the trembling out of aligned poses; yields how many frames are done after each.
 
     Each frame is aligned by itself, to some tenths of a pixel that are another error in every frame. From one frame to the next the clip's
@@ -327,19 +323,19 @@ def steady_frames(
 
     Args:
         fitted: avatar and poses.
-        data: the clip's camera, and which pixels show its frames.
-        pictures: index of the frame, in order, its picture ``[3, S, S]`` and alpha ``[1, S, S]``, uint8. A stream.
+        data: the clip's camera and the size of its frames.
+        pictures: a stream, in order; on the CPU but for ``inside``, which is on the device of ``data``.
         seed: of the choice of Gaussians.
     """
-    alignment = Alignment(fitted, data.K, data.inside, seed, AlignmentConfig(points=_STEADYING_POINTS))
+    alignment = Alignment(fitted, data.K, data.size, seed, AlignmentConfig(points=_STEADYING_POINTS))
 
-    def work(pair: tuple[tuple[int, np.ndarray], tuple[int, np.ndarray]]) -> tuple[int, Tensor] | None:
-        (frame, before), (following, after) = pair
+    def work(pair: tuple[tuple[int, np.ndarray, Tensor], tuple[int, np.ndarray, Tensor]]) -> tuple[int, Tensor] | None:
+        (frame, before, here), (following, after, there) = pair
         if following != frame + 1:
             return None
-        return following, alignment.strayed(frame, *optical_flow(before, after)).cpu()
+        return following, alignment.strayed(frame, *optical_flow(before, after), here & there).cpu()
 
-    grays = ((frame, masked_gray(image, alpha)) for frame, image, alpha in pictures)
+    grays = ((frame, masked_gray(image, alpha), inside) for frame, image, alpha, inside in pictures)
     links: dict[int, Tensor] = {}
     for done, link in enumerate(_side_by_side(work, itertools.pairwise(grays), data.K.device), 2):
         if link is not None:

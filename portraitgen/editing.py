@@ -23,7 +23,7 @@ from .initialization import gather_colors, make_views, neighbours
 from .keeping import Keeper
 from .keyframes import diverse_frames
 from .losses import PerceptualLoss
-from .mattes import clean_crops, crop_landmarks, inside_picture, usable_frames
+from .mattes import BodyShown, clean_crops, crop_landmarks, usable_frames
 from .matting import decontaminate
 from .portrait import Portrait
 from .poses import rest_vertices
@@ -88,6 +88,7 @@ class KeyFrames:
         alphas: ``[M, 1, S, S]`` uint8.
         labels: region labels ``[M, S, S]`` uint8, on the CPU.
         surfaces: the tracked body in them.
+        inside: pixels that show the body or what is behind it ``[M, S, S]``, bool.
     """
 
     frames: Tensor
@@ -95,6 +96,7 @@ class KeyFrames:
     alphas: Tensor
     labels: np.ndarray
     surfaces: Surfaces
+    inside: Tensor
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -126,7 +128,8 @@ def load_key_frames(portrait: Portrait, fitted: Fitted, K: Tensor, frames: Tenso
         pictures = torch.cat([_rendered(fitted, frames[i : i + 1], K, pictures[i : i + 1]) for i in range(len(frames))])
         pictures = (pictures * 255).round().byte()
     surfaces = Surfaces.of(fitted.mesh(frames).vertices, fitted.body.faces, K, pictures.shape[-1])
-    return KeyFrames(frames, pictures, torch.stack(alphas).to(K.device), np.stack(labels), surfaces)
+    mattes = torch.stack(alphas).to(K.device)
+    return KeyFrames(frames, pictures, mattes, np.stack(labels), surfaces, BodyShown(portrait)(frames, mattes))
 
 
 def _rendered(fitted: Fitted, frames: Tensor, K: Tensor, behind: Tensor) -> Tensor:
@@ -235,7 +238,7 @@ def agreed(edited: Tensor, keys: KeyFrames) -> Tensor:
     """The edited key frames ``[M, 3, S, S]`` with the same detail at the same place of the body."""
     regions = soft_regions(keys.labels, keys.alphas[:, 0].cpu().numpy())
     own = [regions[name] for name in _OWN if name in regions]
-    alphas = keys.alphas.float() / 255
+    alphas = keys.alphas.float() / 255 * keys.inside[:, None]  # a hand's detail is nobody's shoulder's
     mask = torch.stack(own).sum(0).clamp(0, 1).to(alphas.device) if own else torch.zeros_like(alphas)
     return harmonise(edited, keys.source.float() / 255, alphas, mask, keys.surfaces)
 
@@ -253,8 +256,7 @@ def _targets(keys: KeyFrames, edited: Tensor) -> Tensor:
 def _training(portrait: Portrait, keys: KeyFrames, images: Tensor) -> TrainingFrames:
     """The key frames as training pictures, with what `_targets` made of them."""
     heads = torch.from_numpy(head_centres(portrait)[keys.frames.cpu().numpy()]).float()
-    inside = inside_picture(portrait)[None].to(images.device)
-    return TrainingFrames(keys.frames, images, keys.alphas, keys.surfaces.K, heads, inside)
+    return TrainingFrames(keys.frames, images, keys.alphas, keys.surfaces.K, heads, keys.inside)
 
 
 @torch.no_grad()

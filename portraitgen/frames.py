@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,7 +32,7 @@ class Batch:
         image: straight foreground colour ``[B, 3, h, w]`` in [0, 1].
         alpha: ``[B, 1, h, w]`` in [0, 1].
         Ks: intrinsics of the windows ``[B, 3, 3]``.
-        inside: pixels that show the clip's picture ``[B, 1, h, w]``, bool; of the others nothing is known.
+        inside: pixels of which something is known ``[B, 1, h, w]``, bool.
     """
 
     frames: Tensor
@@ -47,6 +48,22 @@ class Batch:
         return Batch(self.frames[part], self.image[part], self.alpha[part], self.Ks[part], self.inside[part])
 
 
+class Picture(NamedTuple):
+    """One frame of a clip.
+
+    Attributes:
+        frame: its index in the clip.
+        image: straight foreground colour ``[3, S, S]`` uint8.
+        alpha: ``[1, S, S]`` uint8.
+        inside: pixels of which something is known ``[S, S]``, bool.
+    """
+
+    frame: int
+    image: Tensor
+    alpha: Tensor
+    inside: Tensor
+
+
 @dataclass
 class TrainingFrames:
     """Some frames of a clip, on the device that trains.
@@ -57,7 +74,8 @@ class TrainingFrames:
         alphas: ``[M, 1, S, S]`` uint8.
         K: intrinsics of the working image ``[3, 3]``.
         heads: centre of the head ``[M, 2]`` in pixels, on the CPU, which windows are drawn towards.
-        inside: pixels that show the clip's picture ``[1, S, S]``, bool; not its bars, nor what is beyond its frames.
+        inside: pixels of each frame that show the body or what is behind it ``[M, S, S]``, bool; not bars, nor what is beyond the clip's
+            frames, nor hands.
     """
 
     frames: Tensor
@@ -77,7 +95,12 @@ class TrainingFrames:
     @cached_property
     def cells(self) -> np.ndarray:
         """Share of the person in each cell of a grid over each frame ``[M, cells]``, row by row; a frame's shares sum to one."""
-        shares = torch.stack([F.adaptive_avg_pool2d(a * self.inside.float(), _CELLS).flatten() for a in self.alphas])
+        shares = torch.stack(
+            [
+                F.adaptive_avg_pool2d(a * i.float(), _CELLS).flatten()
+                for a, i in zip(self.alphas, self.inside, strict=True)
+            ]
+        )
         shares = shares.double() + 1e-9  # nobody may be in a frame
         return (shares / shares.sum(1, keepdim=True)).cpu().numpy()
 
@@ -88,11 +111,11 @@ class TrainingFrames:
     def select(self, index: Tensor) -> TrainingFrames:
         """The frames at positions ``index``."""
         images, alphas = self.images[index], self.alphas[index]
-        return TrainingFrames(self.frames[index], images, alphas, self.K, self.heads[index], self.inside)
+        return TrainingFrames(self.frames[index], images, alphas, self.K, self.heads[index], self.inside[index])
 
-    def pictures(self, index: Iterable[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Index in the clip, image and alpha of the frames at positions ``index``, as they are stored."""
-        return ((int(self.frames[i]), self.images[i], self.alphas[i]) for i in index)
+    def pictures(self, index: Iterable[int]) -> Iterator[Picture]:
+        """The frames at positions ``index``, as they are stored."""
+        return (Picture(int(self.frames[i]), self.images[i], self.alphas[i], self.inside[i]) for i in index)
 
     def whole(self, index: Tensor, factor: int) -> Batch:
         """Whole frames at positions ``index`` ``[B]`` (on the CPU), shrunk by ``factor``."""
@@ -103,7 +126,7 @@ class TrainingFrames:
             small = F.avg_pool2d(alpha, factor)
             image = F.avg_pool2d(image * alpha, factor) / small.clamp_min(1e-3)
             alpha = small
-        inside = self.inside[:, ::factor, ::factor].expand(len(index), -1, -1, -1)
+        inside = self.inside[index, None, ::factor, ::factor]
         K = self.K.clone()
         K[:2] /= factor
         return Batch(self.frames[index], image.clamp(0, 1), alpha, K.expand(len(index), 3, 3), inside)
@@ -126,7 +149,7 @@ class TrainingFrames:
         cut = [(slice(y, y + side), slice(x, x + side)) for x, y in corners]
         image = torch.stack([self.images[i][:, ys, xs] for i, (ys, xs) in zip(index.tolist(), cut, strict=True)])
         alpha = torch.stack([self.alphas[i][:, ys, xs] for i, (ys, xs) in zip(index.tolist(), cut, strict=True)])
-        inside = torch.stack([self.inside[:, ys, xs] for ys, xs in cut])
+        inside = torch.stack([self.inside[i, None, ys, xs] for i, (ys, xs) in zip(index.tolist(), cut, strict=True)])
         Ks = self.K.repeat(len(index), 1, 1)
         Ks[:, :2, 2] -= sent(np.stack(corners), Ks.device, Ks.dtype)
         return Batch(self.frames[sent(index, Ks.device)], image.float() / 255, alpha.float() / 255, Ks, inside)

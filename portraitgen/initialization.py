@@ -57,7 +57,7 @@ class Views:
         images: ``[M, 3, S, S]`` straight colour in [0, 1].
         alphas: ``[M, S, S]`` in [0, 1].
         K: ``[3, 3]``.
-        inside: pixels that show the clip's picture ``[S, S]``, bool; ``alphas`` are 0 in the others.
+        inside: pixels of which something is known ``[M, S, S]``, bool; ``alphas`` are 0 in the others.
         hair: pixels of hair ``[M, S, S]``, bool; none if nothing is known of it.
         labels: of the mesh's faces ``[F]``, indices into :data:`body.LABELS`.
         within_hair: faces of ears that lie within the hair ``[F]``, bool.
@@ -101,7 +101,7 @@ def make_views(
     within_hair = _ears_within_hair(body, mesh, data.K, triangles.long(), hair, alphas > 0.5)
     depth = torch.where(triangles < 0, torch.inf, depth)
     labels = body.face_labels.to(depth.device)
-    return Views(mesh, triangles.long(), depth, images, alphas, data.K, data.inside[0], hair, labels, within_hair)
+    return Views(mesh, triangles.long(), depth, images, alphas, data.K, data.inside, hair, labels, within_hair)
 
 
 def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
         column, row = (xy[:, 0].long(), xy[:, 1].long())
         within = (xy >= 0).all(1) & (xy < size).all(1)
         column, row = column.clamp(0, size - 1), row.clamp(0, size - 1)
-        inside = within & views.inside[row, column]
+        inside = within & views.inside[view, row, column]
         lifted = avatar.lifted
         uncovered = lifted | ((facing > 0) & ~views.fallen[view, row, column])
         visible = inside & (depth < views.depth[view, row, column] + DEPTH_TOLERANCE) & uncovered

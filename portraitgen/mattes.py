@@ -14,6 +14,7 @@ from .body import LABELS, load_body
 from .clip import read_frames, read_gray, write_gray, write_video
 from .despill import screen_channel, without_spill
 from .errors import InputError
+from .hands import HandFinder, Hands
 from .inspection import sample_frames
 from .keyframes import evenly_spaced
 from .matting import person_alpha
@@ -22,7 +23,16 @@ from .plate import background_plate
 from .portrait import Portrait
 from .progress import Progress
 from .regions import RegionModel, fit_region_model, region_labels
-from .screening import FaceMeter, Screening, describe, describe_beyond, find_away, reaches_beyond, screen
+from .screening import (
+    FaceMeter,
+    Screening,
+    describe,
+    describe_beyond,
+    describe_hands,
+    find_away,
+    reaches_beyond,
+    screen,
+)
 from .storage import replacing
 from .streaming import feed
 from .tracking import Tracking
@@ -30,12 +40,13 @@ from .tracking import Tracking
 _COLOR_SAMPLES = 8
 _MESH_BATCH = 4
 _BAR_SAMPLES = 8
-_SCREENING, _PLATE = "screening.safetensors", "plate.png"
+_NOBODY = 8  # alpha, up to which nothing is before the scene
+_SCREENING, _PLATE, _HANDS = "screening.safetensors", "plate.png", "hands.safetensors"
 
 
 def write_mattes(portrait: Portrait, tracking: Tracking) -> Iterator[Progress]:
     """Write ``alpha.mp4``, ``regions.mp4`` (both lossless gray), ``frames.mp4`` (the working crop over white), what the screening found,
-    and ``plate.png`` (the scene without the person).
+    where there are hands, if any, and ``plate.png`` (the scene without the person).
     """
     total = portrait.clip.frame_count
     faces = crop_landmarks(portrait)
@@ -57,14 +68,15 @@ def write_mattes(portrait: Portrait, tracking: Tracking) -> Iterator[Progress]:
             "matting", 0.6 + 0.3 * number / total, f"Telling hair, skin and clothes apart, frame {number} of {total}"
         )
 
-    meter = FaceMeter(faces)
-    over_white = _measured_over_white(portrait, meter)
+    meter, finder = FaceMeter(faces), HandFinder(portrait.landmarks().timestamps)
+    over_white = _measured_over_white(portrait, meter, finder)
     writer = feed(
         lambda items: write_video(portrait.path("frames.mp4"), items, portrait.clip, audio_from=None, crf=12),
         over_white,
     )
     for number, _ in enumerate(writer, 1):
         yield Progress("matting", 0.9 + 0.08 * number / total, "Storing the cut-out frames")
+    _store_hands(portrait, finder)
     _store_screening(portrait, tracking, meter)
     yield Progress("matting", 0.98, "Looking for what is behind the person")
     clean_plate(portrait)
@@ -92,6 +104,26 @@ def inside_picture(portrait: Portrait) -> torch.Tensor:
     clip, crop, bars = portrait.clip, portrait.crop, clip_bars(portrait)
     inner = replace(crop, left=crop.left - bars.left, top=crop.top - bars.top)
     return torch.from_numpy(inner.inside(clip.width - bars.left - bars.right, clip.height - bars.top - bars.bottom))
+
+
+def find_hands(portrait: Portrait) -> Hands | None:
+    """Hands before the person in the clip's working crops; None where there are none, or where nobody has looked for any."""
+    return Hands.from_tensors(portrait.load_tensors(_HANDS)) if portrait.path(_HANDS).exists() else None
+
+
+class BodyShown:
+    """Which pixels of the working crop show the body or what is behind it: neither bars, nor a hand that may be before it."""
+
+    def __init__(self, portrait: Portrait) -> None:
+        self.picture, self.hands = inside_picture(portrait), find_hands(portrait)
+
+    def __call__(self, frames: torch.Tensor, alphas: torch.Tensor) -> torch.Tensor:
+        """For ``frames`` ``[B]`` with the mattes ``[B, 1, S, S]``, uint8: ``[B, S, S]``, bool, on their device."""
+        picture = self.picture.to(alphas.device).expand(len(frames), -1, -1)
+        if self.hands is None:
+            return picture
+        around = torch.from_numpy(np.stack([self.hands.around(frame) for frame in frames.tolist()]))
+        return picture & ~(around.to(alphas.device) & (alphas[:, 0] > _NOBODY))
 
 
 def usable_frames(portrait: Portrait) -> torch.Tensor:
@@ -168,7 +200,9 @@ def _store_screening(portrait: Portrait, tracking: Tracking, meter: FaceMeter) -
     portrait.save_tensors(_SCREENING, found.to_tensors() | {"bars": bars})
     crop, alphas = portrait.crop, read_gray(portrait.path("alpha.mp4"))
     beyond = reaches_beyond(alphas, (crop.left > 0, crop.left + crop.side < portrait.clip.width))
-    portrait.notes = [*describe(found, times), *describe_beyond(beyond, times)]
+    hands = find_hands(portrait)
+    shown = np.isin(np.arange(len(times)), hands.frames[hands.seen] if hands else [])
+    portrait.notes = [*describe(found, times), *describe_beyond(beyond, times), *describe_hands(shown, times)]
     portrait.save()
 
 
@@ -176,9 +210,18 @@ def _find_bars(portrait: Portrait) -> Bars:
     return find_bars([frame for _, frame in sample_frames(portrait.source, portrait.clip, _BAR_SAMPLES)])
 
 
-def _measured_over_white(portrait: Portrait, meter: FaceMeter) -> Iterator[np.ndarray]:
+def _store_hands(portrait: Portrait, finder: HandFinder) -> None:
+    finder.close()
+    found = finder.found()
+    portrait.path(_HANDS).unlink(missing_ok=True)
+    if found is not None:
+        portrait.save_tensors(_HANDS, found.to_tensors())
+
+
+def _measured_over_white(portrait: Portrait, meter: FaceMeter, finder: HandFinder) -> Iterator[np.ndarray]:
     for number, (frame, alpha) in enumerate(crops_with_alpha(portrait)):
         meter.see(number, frame)
+        finder.see(number, frame)
         yield _over_white(frame, alpha)
 
 

@@ -18,13 +18,14 @@ from .clip import read_gray
 from .errors import InputError
 from .estimates import expected_seconds
 from .fitting import Course, FitConfig, Fitted, fit
-from .frames import TrainingFrames
+from .frames import Picture, TrainingFrames
+from .hand_layer import write_hands
 from .heap import trim
 from .initialization import build_avatar, make_views
 from .keeping import Keeper
 from .keyframes import diverse_frames, training_frames
 from .losses import PerceptualLoss
-from .mattes import clean_crops, crop_landmarks, inside_picture, load_screening, usable_frames
+from .mattes import BodyShown, clean_crops, crop_landmarks, load_screening, usable_frames
 from .matting import decontaminate
 from .portrait import Portrait
 from .poses import Poses
@@ -118,7 +119,7 @@ def load_training_frames(
         alphas.to(device),
         tracking.K.to(device),
         heads,
-        inside_picture(portrait)[None].to(device),
+        BodyShown(portrait)(frames, alphas).to(device),
     )
 
 
@@ -174,7 +175,10 @@ def reconstruct(
         yield Progress("reconstruction", learned + (0.97 - learned) * done / len(rest), message)
     for done in _steady(portrait, fitted, shown):
         message = f"Steadying the motion, frame {done}"
-        yield Progress("reconstruction", 0.97 + 0.03 * done / portrait.clip.frame_count, message)
+        yield Progress("reconstruction", 0.97 + 0.02 * done / portrait.clip.frame_count, message)
+    for done in write_hands(portrait, fitted, tracking.K):
+        message = f"Telling hands from what is behind them, frame {done}"
+        yield Progress("reconstruction", 0.99 + 0.01 * done / portrait.clip.frame_count, message)
     save_fitted(portrait, fitted)
     for name in (_UNFINISHED, _COURSE, _FIRST_POSES, _LATER_POSES):
         portrait.path(name).unlink(missing_ok=True)
@@ -278,7 +282,7 @@ def _align_kept(
     fitted: Fitted,
     data: TrainingFrames,
     frames: list[int],
-    pictures: Callable[[int], Iterable[tuple[int, Tensor, Tensor]]],
+    pictures: Callable[[int], Iterable[Picture]],
     looks: int,
     name: str,
     ends: tuple[float, float],
@@ -316,27 +320,32 @@ def _align_rest(
     device = data.K.device
     fitted.poses.interpolate(trained.to(device), torch.tensor(rest, device=device))
     usable = load_screening(portrait).usable
-    wanted = [frame for frame in rest if usable[frame]]
+    wanted, shown = [frame for frame in rest if usable[frame]], BodyShown(portrait)
 
-    def pictures(done: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def pictures(done: int) -> Iterator[Picture]:
         left = set(wanted[done:])
         for number, (frame, alpha) in enumerate(clean_crops(portrait)):
             if number in left:
                 image = torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1)
-                yield number, image.to(device), torch.from_numpy(alpha.copy())[None].to(device)
+                matte = torch.from_numpy(alpha.copy())[None]
+                inside = shown(torch.tensor([number]), matte[None])[0]
+                yield Picture(number, image.to(device), matte.to(device), inside.to(device))
 
     yield from _align_kept(portrait, fitted, data, wanted, pictures, _LATER_LOOKS, _LATER_POSES, (share, 0.97))
 
 
 def _steady(portrait: Portrait, fitted: Fitted, data: TrainingFrames) -> Iterator[int]:
     """Take the trembling out of the frames that were aligned, read one by one; yields how many are done after each."""
-    usable = load_screening(portrait).usable
-    pictures = (
-        (number, torch.from_numpy(frame).permute(2, 0, 1), torch.from_numpy(alpha.copy())[None])
-        for number, (frame, alpha) in enumerate(clean_crops(portrait))
-        if usable[number]
-    )
-    yield from steady_frames(fitted, data, pictures, portrait.settings.seed)
+    usable, shown = load_screening(portrait).usable, BodyShown(portrait)
+
+    def pictures() -> Iterator[Picture]:
+        for number, (frame, alpha) in enumerate(clean_crops(portrait)):
+            if usable[number]:
+                matte = torch.from_numpy(alpha.copy())[None]
+                inside = shown(torch.tensor([number]), matte[None])[0]
+                yield Picture(number, torch.from_numpy(frame).permute(2, 0, 1), matte, inside.to(data.K.device))
+
+    yield from steady_frames(fitted, data, pictures(), portrait.settings.seed)
 
 
 @torch.no_grad()

@@ -34,18 +34,19 @@ class RenderedCrop:
 
 @torch.no_grad()
 def render_crops(
-    portrait: Portrait, fitted: Fitted, K: Tensor, viewmats: Tensor | None = None
+    portrait: Portrait, fitted: Fitted, K: Tensor, viewmats: Tensor | None = None, only: np.ndarray | None = None
 ) -> Iterator[RenderedCrop]:
     """Render every frame of the clip in the working crop, streamed.
 
     Args:
         viewmats: cameras ``[T, 4, 4]`` world to camera; the clip's own camera if None.
+        only: mask ``[T]`` of the frames that are wanted; all if None.
     """
     size, total = portrait.crop.size, portrait.clip.frame_count
     device = fitted.avatar.features.device
     K = K.to(device)
-    for start in range(0, total, _BATCH):
-        frames = torch.arange(start, min(start + _BATCH, total), device=device)
+    wanted = torch.arange(total) if only is None else torch.from_numpy(np.flatnonzero(only))
+    for frames in wanted.to(device).split(_BATCH):
         cameras = None if viewmats is None else viewmats[frames.cpu()].to(device)
         rendering = fitted.render(frames, K.expand(len(frames), 3, 3), size, size, cameras)
         alphas = rendering.alpha[:, 0].clamp(0, 1).cpu().numpy()

@@ -180,6 +180,14 @@ def describe_beyond(beyond: np.ndarray, timestamps: Iterable[float]) -> list[str
     return [f"{_spell(beyond, list(timestamps))}: {said}."]
 
 
+def describe_hands(shown: np.ndarray, timestamps: Iterable[float]) -> list[str]:
+    """A sentence about the frames in which hands are before the person, mask ``[T]``."""
+    if not shown.any():
+        return []
+    said = "hands, taken from the clip as they are, in the colours of an edit; views from the side are without them"
+    return [f"{_spell(shown, list(timestamps))}: {said}."]
+
+
 def runs(mask: np.ndarray) -> list[np.ndarray]:
     """The stretches of a mask ``[T]``: arrays of neighbouring indices."""
     marked = np.flatnonzero(mask)

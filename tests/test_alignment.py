@@ -26,7 +26,7 @@ from portraitgen.poses import Poses
 from portraitgen.renderer import NeuralRenderer
 
 SIZE, FRAMES = 256, 4
-EVERYWHERE = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
+EVERYWHERE = torch.ones(FRAMES, SIZE, SIZE, dtype=torch.bool)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,12 @@ def rendered(count: int) -> tuple[Fitted, TrainingFrames]:
     fitted = Fitted(body, avatar, NeuralRenderer(4, 8), Poses.start(body, toy_parameters(count)))
     nothing = torch.zeros(count, 3, SIZE, SIZE), torch.zeros(count, 1, SIZE, SIZE)
     heads = torch.full((count, 2), SIZE / 2)
-    return fitted, shown(fitted, TrainingFrames(torch.arange(count), *nothing, toy_intrinsics(SIZE), heads, EVERYWHERE))
+    return fitted, shown(
+        fitted,
+        TrainingFrames(
+            torch.arange(count), *nothing, toy_intrinsics(SIZE), heads, EVERYWHERE[:1].expand(count, -1, -1)
+        ),
+    )
 
 
 @torch.no_grad()
@@ -97,7 +102,9 @@ def test_what_the_clip_does_not_show_moves_nothing(truth: tuple[Fitted, Training
     original, data = truth
     inside = EVERYWHERE.clone()
     inside[:, SIZE * 5 // 8 :] = False  # a bar across the toy, which its render goes on behind
-    barred = dataclasses.replace(data, images=data.images * inside, alphas=data.alphas * inside, inside=inside)
+    barred = dataclasses.replace(
+        data, images=data.images * inside[:, None], alphas=data.alphas * inside[:, None], inside=inside
+    )
     fitted = dataclasses.replace(original, poses=Poses.start(original.body, toy_parameters(FRAMES)))
     for _ in align_frames(fitted, barred, barred.pictures(range(FRAMES)), 3, seed=0):
         pass
@@ -231,7 +238,9 @@ def test_nodes_carry_what_no_joint_can(truth: tuple[Fitted, TrainingFrames]) -> 
     node_places = torch.linalg.lstsq(stretched.poses.basis, 0.06 * widths[:, None]).solution
     stretched.poses.nodes[..., 0] = node_places[:, 0]
     before = quality(stretched, data)
-    left = Alignment(stretched, data.K, data.inside, seed=0).align(0, data.images[0] / 255, data.alphas[0] / 255, 3)
+    left = Alignment(stretched, data.K, SIZE, seed=0).align(
+        0, data.images[0] / 255, data.alphas[0] / 255, data.inside[0], 3
+    )
     after = quality(stretched, data)
     assert left < 0.5
     assert after[0] > before[0] + 4
@@ -268,7 +277,9 @@ def test_a_frame_gets_no_more_looks_than_it_needs(
         fitted.poses.refined.translation[:, 0] += shift
         looks[0] = 0
         found.append(
-            Alignment(fitted, data.K, data.inside, seed=0).align(0, data.images[0] / 255, data.alphas[0] / 255, 3)
+            Alignment(fitted, data.K, SIZE, seed=0).align(
+                0, data.images[0] / 255, data.alphas[0] / 255, data.inside[0], 3
+            )
         )
         counts.append(looks[0])
     assert 1 == counts[0] < counts[1] <= counts[2] <= 3
@@ -283,7 +294,7 @@ def test_the_points_are_where_the_avatar_poses_them(truth: tuple[Fitted, Trainin
     with torch.no_grad():
         avatar.offsets += 0.003 * torch.randn(avatar.offsets.shape, generator=torch.Generator().manual_seed(1))
     fitted = Fitted(original.body, avatar, original.renderer, poses)
-    points, mesh = Alignment(fitted, data.K, data.inside, seed=0), fitted.mesh(data.frames)
+    points, mesh = Alignment(fitted, data.K, SIZE, seed=0), fitted.mesh(data.frames)
     with torch.no_grad():
         found = points._means(mesh.skinned[:, points.vertices], mesh.vertices[:, points.vertices])
         torch.testing.assert_close(found, avatar(mesh).means[:, points.points])
@@ -372,7 +383,7 @@ def test_a_picture_that_shows_nothing_known_leaves_sane_poses(
         "nobody": torch.zeros(3, SIZE, SIZE),
     }[content]
     alpha = torch.zeros(1, SIZE, SIZE) if content == "nobody" else torch.ones(1, SIZE, SIZE)
-    Alignment(fitted, data.K, data.inside, seed=0).align(1, image, alpha, 3)
+    Alignment(fitted, data.K, SIZE, seed=0).align(1, image, alpha, data.inside[1], 3)
     mesh = fitted.mesh(data.frames)
     assert torch.isfinite(mesh.vertices).all()
     moved = (mesh.vertices - original.mesh(data.frames).vertices).norm(dim=-1)

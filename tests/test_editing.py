@@ -40,7 +40,7 @@ def toy() -> tuple[Fitted, TrainingFrames]:
     uv = interpolate(body.uvs[body.face_uvs], triangles, weights)
     alphas = ((triangles >= 0) * 255).byte()[:, None]
     pictures = (striped(uv, GREEN, YELLOW).permute(0, 3, 1, 2) * 255).byte()
-    everywhere = torch.ones(1, SIZE, SIZE, dtype=torch.bool)
+    everywhere = torch.ones(FRAMES, SIZE, SIZE, dtype=torch.bool)
     data = TrainingFrames(torch.arange(FRAMES), pictures, alphas, K, torch.full((FRAMES, 2), SIZE / 2), everywhere)
     mesh = PosedMesh(vertices, torch.zeros_like(vertices))
     avatar = build_avatar(body, make_views(mesh, body, data, torch.ones(FRAMES, 3)), channels=4, texel_pixels=2.0)

@@ -51,7 +51,7 @@ def truth() -> tuple[Fitted, TrainingFrames]:
         (rendering.alpha.clamp(0, 1) * 255).byte(),
         K,
         torch.full((FRAMES, 2), SIZE / 2),
-        torch.ones(1, SIZE, SIZE, dtype=torch.bool),
+        torch.ones(FRAMES, SIZE, SIZE, dtype=torch.bool),
     )
     return fitted, data
 

@@ -24,7 +24,7 @@ def data() -> TrainingFrames:
         alphas,
         K,
         torch.full((3, 2), 40.0),
-        torch.ones(1, size, size, dtype=torch.bool),
+        torch.ones(3, size, size, dtype=torch.bool),
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from hard_clips import SIDE, acted, backdrop, other_person, smeared, with_ball, with_glasses, with_hand, written
 from media import frames_of
 from quick import quicken
+from rendered_hand import waving
 
 from portraitgen import __main__ as command_line
 from portraitgen import pipeline, reconstruction
@@ -24,6 +25,8 @@ from portraitgen.mattes import load_screening, usable_frames
 from portraitgen.portrait import Portrait
 from portraitgen.reconstruction import load_fitted
 from portraitgen.rendering import render_crops
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -126,6 +129,29 @@ def test_what_hides_the_face_for_a_moment_is_not_learned_from(tmp_path: Path, ea
         "(0.36 to 0.48 s, 1.56 to 1.68 s): face covered, rendered but not learned from.",
     ]
     assert quality(portrait, tmp_path / "white.mp4") > easy[1] - 1.5
+
+
+def test_a_hand_before_the_person_stays_and_is_not_learned(tmp_path: Path, easy: tuple[Portrait, float]) -> None:
+    clean = acted()[0][:16]
+    frames, hand = waving(list(clean))
+    portrait = reconstructed(tmp_path, frames)
+    assert [note.split(": ")[1] for note in portrait.notes] == [
+        "hands, taken from the clip as they are, in the colours of an edit; views from the side are without them."
+    ]
+    assert len(usable_frames(portrait)) == 16
+    source = np.stack(list(read_frames(portrait.source, portrait.clip))).astype(float)
+    result = rendered(portrait, tmp_path / "out.mp4")
+    often = np.argsort(hand.sum((1, 2)))[-8:]
+    there = np.stack([cv2.erode(mask, np.ones((5, 5))) for mask in hand[often]]) > 0.99
+    assert np.abs(result - source)[often][there].mean() < 8, "as in the clip"
+    bare = [crop.straight() for crop in render_crops(portrait, load_fitted(portrait, CPU), portrait.tracking().K)]
+    small = np.stack([cv2.resize(x, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for x in bare])[often]
+    behind, before = clean[often].astype(float) / 255, source[often] / 255
+    apart = there & (np.abs(behind - before).mean(-1) > 0.1)
+    assert np.abs(small - behind)[apart].mean() < 0.6 * np.abs(small - before)[apart].mean(), "the avatar has none"
+    assert quality(portrait, tmp_path / "white.mp4") > easy[1] - 1.5
+    turned = rendered(portrait, tmp_path / "turned.mp4", yaw=20.0)  # type: ignore[arg-type]
+    assert np.isfinite(turned).all()
 
 
 def test_glasses_and_an_uneven_rate(tmp_path: Path, easy: tuple[Portrait, float]) -> None:

@@ -38,7 +38,7 @@ def filmed(body: ToyBody, vertices: torch.Tensor) -> TrainingFrames:
         (mask * 255).byte()[:, None],
         K,
         torch.full((len(vertices), 2), SIZE / 2),
-        torch.ones(1, SIZE, SIZE, dtype=torch.bool),
+        torch.ones(len(vertices), SIZE, SIZE, dtype=torch.bool),
     )
 
 
