@@ -23,7 +23,7 @@ from .keyframes import evenly_spaced
 from .mattes import BodyShown, clean_crops, clean_plate, find_hands, usable_frames
 from .matting import decontaminate
 from .portrait import Portrait
-from .regions import CLOTHES, HAIR, SKIN
+from .regions import CLOTHES, SKIN
 from .rendering import RenderedCrop, render_crops
 from .streaming import feed
 
@@ -109,17 +109,25 @@ def with_hands(
     if not portrait.path(LAYER).exists():
         yield from rendered
         return
+    hands = find_hands(portrait)
+    assert hands is not None
     layer, regions = read_gray(portrait.path(LAYER)), read_gray(portrait.path("regions.mp4"))
-    for person, alpha, (frame, matte), labels in zip(rendered, layer, clean_crops(portrait), regions, strict=True):
+    streams = zip(rendered, layer, clean_crops(portrait), regions, strict=True)
+    for number, (person, alpha, (frame, matte), labels) in enumerate(streams):
         if not alpha.any():
             yield person
             continue
         color = as_float(decontaminate(frame, matte))
         if recolour is not None:
-            color = recolour(color, labels)
+            color = recolour(color, _sleeves(hands, number, labels))
         share = as_float(alpha)
         mixed = color * share[..., None] + person.color * (1 - share[..., None])
         yield replace(person, color=mixed, alpha=share + person.alpha * (1 - share))
+
+
+def _sleeves(hands: Hands, number: int, labels: np.ndarray) -> np.ndarray:
+    """Which pixels of the layer are cloth ``[S, S]``, bool; the shadows of a hand are often taken for hair or for cloth."""
+    return (labels == CLOTHES) & ~hands.outline(number)
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ class Change:
     """What an edit makes of the colours of a part of the person, RGB in [0, 1].
 
     The darkest of the one becomes the darkest of the other, and so on: the edit's own shading, as bronze's, says nothing of the clip's,
-    but a hand is to have as much of it as a face.
+    but a hand is to have about as much of it as a face.
 
     Attributes:
         brightness: levels, rising ``[L]``.
@@ -141,11 +149,18 @@ class Change:
     tint: np.ndarray
 
     @classmethod
-    def between(cls, before: np.ndarray, after: np.ndarray) -> Change | None:
-        """That of colours ``[N, 3]`` to others; None where they are the same."""
+    def between(cls, before: np.ndarray, after: np.ndarray, also: np.ndarray | None = None) -> Change | None:
+        """That of colours ``[N, 3]`` to others; None where they are the same.
+
+        Args:
+            also: colours ``[M, 3]`` that will be changed like these. What they add to the span of brightness is not to be exaggerated.
+        """
         if len(before) < _FEW or np.abs(after.mean(0) - before.mean(0)).mean() < _UNCHANGED:
             return None
-        ranked = [colours[np.argsort(colours.mean(1), kind="stable")] for colours in (before, after)]
+        spread = before
+        if also is not None and len(also):  # both count alike
+            spread = np.concatenate([before, also[np.linspace(0, len(also) - 1, len(before)).astype(int)]])
+        ranked = [colours[np.argsort(colours.mean(1), kind="stable")] for colours in (spread, after)]
         levels = [np.stack([part.mean(0) for part in np.array_split(colours, _LEVELS)]) for colours in ranked]
         brightness = np.maximum.accumulate(levels[0].mean(1))
         own = before - _along(before.mean(1), brightness, levels[0])
@@ -165,9 +180,10 @@ def _along(value: np.ndarray, levels: np.ndarray, colours: np.ndarray) -> np.nda
 
 @dataclass(frozen=True)
 class Recolouring:
-    """What an edit makes of the colours of skin, hair and clothes; None where it leaves them."""
+    """What an edit makes of the colours of skin and of clothes; None where it leaves them."""
 
-    changes: dict[int, Change | None]
+    skin: Change | None
+    clothes: Change | None
 
     @classmethod
     def of(cls, portrait: Portrait, fitted: Fitted, K: Tensor) -> Recolouring:
@@ -176,7 +192,7 @@ class Recolouring:
         wanted = np.isin(np.arange(portrait.clip.frame_count), chosen.numpy())
         renders, shown = render_crops(portrait, fitted, K, only=wanted), BodyShown(portrait)
         regions = read_gray(portrait.path("regions.mp4"))
-        pairs: dict[int, list[np.ndarray]] = {SKIN: [], HAIR: [], CLOTHES: []}
+        pairs: dict[int, list[np.ndarray]] = {SKIN: [], CLOTHES: []}
         generator = np.random.default_rng(0)
         for number, ((frame, matte), labels) in enumerate(zip(clean_crops(portrait), regions, strict=True)):
             if not wanted[number]:
@@ -186,21 +202,33 @@ class Recolouring:
             known = inside & (matte > 240) & (person.alpha > 0.95)
             for region, found in pairs.items():
                 mask = cv2.erode(((labels == region) & known).astype(np.uint8), np.ones((5, 5))).astype(bool)
-                places = np.flatnonzero(mask)
-                places = generator.permutation(places)[:_PIXELS]
+                places = generator.permutation(np.flatnonzero(mask))[:_PIXELS]
                 before, after = (_blurred(x, mask).reshape(-1, 3) for x in (as_float(frame), person.straight()))
                 found.append(np.stack([before[places], after[places]]))
-        return cls({region: Change.between(*np.concatenate(found, 1)) for region, found in pairs.items()})
+        skin, clothes = (np.concatenate(pairs[region], 1) for region in (SKIN, CLOTHES))
+        return cls(Change.between(skin[0], skin[1], _own_colours(portrait)), Change.between(clothes[0], clothes[1]))
 
-    def __call__(self, image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """A picture ``[S, S, 3]`` in [0, 1] in the edit's colours, by its labels ``[S, S]``; what is neither hair nor clothes is skin."""
-        result, total = np.zeros_like(image), np.zeros(labels.shape, np.float32)
-        for region, change in self.changes.items():
-            own = ~np.isin(labels, (HAIR, CLOTHES)) if region == SKIN else labels == region
-            weight = cv2.GaussianBlur(own.astype(np.float32), (0, 0), 2 * _SOFT)
-            result += weight[..., None] * (image if change is None else change(image))
-            total += weight
-        return result / np.maximum(total, 1e-6)[..., None]
+    def __call__(self, image: np.ndarray, sleeves: np.ndarray) -> np.ndarray:
+        """Hands ``[S, S, 3]`` in [0, 1] in the edit's colours, but for ``sleeves`` ``[S, S]``, bool, which have those of clothes."""
+        skin, clothes = (image if change is None else change(image) for change in (self.skin, self.clothes))
+        share = cv2.GaussianBlur(sleeves.astype(np.float32), (0, 0), 2 * _SOFT)[..., None]
+        return skin + share * (clothes - skin)
+
+
+def _own_colours(portrait: Portrait) -> np.ndarray:
+    """Some colours of the hands' skin in the clip ``[N, 3]``."""
+    hands = find_hands(portrait)
+    if hands is None or not portrait.path(LAYER).exists():
+        return np.empty((0, 3))
+    shown = np.unique(hands.frames[hands.seen])
+    wanted = shown[np.linspace(0, len(shown) - 1, min(_SAMPLES, len(shown))).astype(int)]
+    found = [np.empty((0, 3))]
+    for number, ((frame, _), alpha) in enumerate(
+        zip(clean_crops(portrait), read_gray(portrait.path(LAYER)), strict=True)
+    ):
+        if number in wanted:
+            found.append(as_float(frame)[(alpha > 250) & hands.outline(number)])
+    return np.concatenate(found)
 
 
 def _blurred(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ _GAP = 0.4  # seconds without it that are bridged
 _BEYOND = 0.6  # seconds for which one that was lost is carried on: it leaves the picture fingers last
 _SPEED = 0.15  # seconds at either end that tell how fast
 _FINGER, _CORE = 0.17, 0.14  # in palms: the width of a finger, and of what surely is one
-_AROUND = 0.4  # in palms: what may be beside it
+_AROUND = 0.25  # in palms: what may be beside it
 _WHOLE = 0.9  # share of the joints within the picture
 _ARM, _OPENING = 3.5, 0.55  # in palms: how far an arm is looked for from the wrist; how much wider at every palm
 

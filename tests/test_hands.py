@@ -20,7 +20,7 @@ from portraitgen.hand_layer import LAYER, Change, Recolouring, hand_alpha, with_
 from portraitgen.hands import HandFinder, Hands, palm_length
 from portraitgen.mattes import BodyShown
 from portraitgen.portrait import Portrait, Settings
-from portraitgen.regions import CLOTHES, HAIR, SKIN
+from portraitgen.regions import CLOTHES, SKIN
 from portraitgen.rendering import RenderedCrop
 
 SIDE = 128
@@ -238,16 +238,28 @@ def test_a_tint_keeps_what_differs_in_colour() -> None:
     assert np.abs(change(samples) - samples * (0.6, 0.7, 1.0)).mean() < 0.01
 
 
+def test_a_hand_in_harder_light_is_no_harsher_than_the_face() -> None:
+    """A face in flat light, of which the edit makes much, and a hand with deep shadows."""
+    before = 0.6 + (skin() - 0.6) * 0.2
+    after = (skin() * (0.9, 0.8, 0.5)).clip(0, 1)
+    hand = 0.55 + (skin()[::-1] - 0.6) * 1.2
+    alone, both = Change.between(before, after), Change.between(before, after, hand)
+    assert alone is not None
+    assert both is not None
+    shades = np.array([[0.68, 0.51, 0.42], [0.78, 0.58, 0.48]], np.float32)
+    step = [float(np.diff(change(shades).mean(1))[0]) for change in (alone, both)]
+    assert 0 < step[1] < 0.7 * step[0]
+
+
 def test_skin_and_sleeves_change_apart() -> None:
     blue = Change(np.array([0.0, 1.0]), np.zeros((2, 3)), np.array([[0.0, 0, 0.5], [0, 0, 1.0]]), np.zeros((3, 3)))
-    recolour = Recolouring({SKIN: blue, HAIR: None, CLOTHES: None})
     picture = np.full((40, 40, 3), 0.5, np.float32)
-    labels = np.full((40, 40), SKIN, np.uint8)
-    labels[:, 20:], labels[:5, :5] = CLOTHES, 0
-    made = recolour(picture, labels)
+    sleeves = np.broadcast_to(np.arange(40) >= 20, (40, 40))
+    made = Recolouring(blue, None)(picture, sleeves)
     np.testing.assert_allclose(made[20, 5], (0, 0, 0.75), atol=1e-3)
     np.testing.assert_allclose(made[20, 35], 0.5, atol=1e-3)
-    np.testing.assert_allclose(made[0, 0], (0, 0, 0.75), atol=1e-3)
+    made = Recolouring(None, blue)(picture, sleeves)
+    np.testing.assert_allclose(made[20, 35], (0, 0, 0.75), atol=1e-3)
 
 
 @pytest.fixture
@@ -268,7 +280,9 @@ def portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Portrait:
     hands = Hands(np.array([2, 3, 4]), np.stack([open_hand()] * 3), np.ones(3, bool), SIDE)
     made.save_tensors("hands.safetensors", hands.to_tensors())
     made.save_tensors("screening.safetensors", {"bars": torch.tensor([0, 8, 0, 0])})
-    write_gray(made.path("regions.mp4"), iter([np.full((SIDE, SIDE), SKIN, np.uint8)] * count), info)
+    labels = np.full((SIDE, SIDE), SKIN, np.uint8)
+    labels[60:] = CLOTHES  # the hand too, by mistake
+    write_gray(made.path("regions.mp4"), iter([labels] * count), info)
     whole = np.full((SIDE, SIDE), 255, np.uint8)
     monkeypatch.setattr(hand_layer, "clean_crops", lambda portrait: ((frame, whole) for frame in frames))
     return made
@@ -298,6 +312,7 @@ def test_hands_are_laid_over_the_render(portrait: Portrait) -> None:
     layer = np.zeros((6, SIDE, SIDE), np.uint8)
     layer[3, 30:60, 30:60] = 255
     layer[3, 60:90, 30:60] = 128
+    layer[3, 75:, 62:67] = 255
     write_gray(portrait.path(LAYER), iter(layer), portrait.clip)
     plain = list(with_hands(portrait, iter(rendered), None))
     assert plain[2] is rendered[2]
@@ -306,5 +321,7 @@ def test_hands_are_laid_over_the_render(portrait: Portrait) -> None:
     assert plain[3].alpha[75, 45] == pytest.approx(0.5, abs=0.01)
     assert not plain[3].alpha[100, 45]
     red = Change(np.array([0.0, 1.0]), np.zeros((2, 3)), np.array([[1.0, 0, 0]] * 2), np.zeros((3, 3)))
-    changed = list(with_hands(portrait, iter(rendered), Recolouring({SKIN: red, HAIR: None, CLOTHES: None})))
+    changed = list(with_hands(portrait, iter(rendered), Recolouring(red, None)))
     assert changed[3].color[45, 45] == pytest.approx([1, 0, 0], abs=0.01)
+    assert changed[3].color[80, 64] == pytest.approx([1, 0, 0], abs=0.01), "the palm"
+    assert changed[3].color[110, 64] == pytest.approx([120 / 255] * 3, abs=0.01), "the sleeve"
