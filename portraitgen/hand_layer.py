@@ -30,10 +30,8 @@ from .streaming import feed
 LAYER = "hands.mp4"
 # Difference of colours from which on something is before the body, and before the scene where the avatar shows none but the matte somebody.
 _BODY, _SCENE = 0.06, 0.03
-_AREA, _EDGE = (
-    (5, 5),
-    0.7,
-)  # pixels that it is averaged over; share of it that a single pixel must have, for the average goes beyond the edge
+_AREA = (5, 5)  # pixels that it is averaged over
+_EDGE = 0.7  # share of it that a single pixel must have: the average goes beyond the edge
 _BORNE_OUT = 0.75  # share of what was found as a hand that differs at least half as much: a moving one may be found where it was before
 _SPECK = np.ones((3, 3), bool)  # what is thinner is noise
 _SOFT = 0.8  # pixels, of an edge
