@@ -14,7 +14,7 @@ from torch import Tensor
 from .body import labelled
 from .editors.colour import smoothstep
 from .fitting import Fitted
-from .initialization import NEIGHBOURS, of_neighbours, project
+from .initialization import NEIGHBOURS, neighbours, of_neighbours, project
 from .mattes import inside_picture
 from .portrait import Portrait
 from .streaming import breathe
@@ -24,6 +24,7 @@ _FADE = 0.14  # of the working crop's side
 _VISIBLE, _GONE = 0.2, 14.0  # opacity, and the logit of none
 # Gaussians are joined to those of their nearest ones that are within so many standard deviations; loose groups are less than this share.
 _JOINED, _LINKS, _LOOSE = 3.0, 12, 0.005
+_ODD = 0.2  # difference of a colour from the middle one around it
 _MOUTHS = 24  # moments at which the mouth is looked at
 # Share of itself that a Gaussian shows at its best moment: below it nothing is known of its looks, from the second on they tell others'.
 _HIDDEN, _SHOWN = 0.1, 0.3
@@ -53,9 +54,10 @@ def orbit_viewmats(pivot: Tensor, yaw: np.ndarray, pitch: np.ndarray) -> Tensor:
 
 
 def prepare_free_view(portrait: Portrait, fitted: Fitted, K: Tensor) -> None:
-    """Make what only other cameras than the clip's see fit to be seen, in place: `complete_mouth`, `fade_cut` and `fade_loose`."""
+    """Make what only other cameras than the clip's see fit to be seen, in place: mouth, fringe, lower edge and what hangs in the air."""
     places = usual_places(fitted)
     complete_mouth(fitted, K, places)
+    even_fringe(fitted, places)
     fade_cut(portrait, fitted, K, places)
     fade_loose(fitted, places)
 
@@ -64,6 +66,28 @@ def prepare_free_view(portrait: Portrait, fitted: Fitted, K: Tensor) -> None:
 def usual_places(fitted: Fitted) -> Tensor:
     """Where each Gaussian is in camera space, averaged over the clip ``[N, 3]`` metres."""
     return fitted.avatar(fitted.mesh(_moments(fitted))).means.mean(0)
+
+
+@torch.no_grad()
+def even_fringe(fitted: Fitted, places: Tensor) -> None:
+    """Give Gaussians of hair and loose clothes, in place, that are unlike nearly all others near them the looks of those.
+
+    Slits of the scene that a matte takes for hair, and the dark between two locks, are seen edge on by the clip's camera; from the side
+    they are beads and dots on the person's outline.
+
+    Args:
+        places: `usual_places` of the Gaussians ``[N, 3]``.
+    """
+    avatar = fitted.avatar
+    fringe = (avatar.lifted & (avatar.opacity_logits.sigmoid() > _VISIBLE)).nonzero()[:, 0]
+    if len(fringe) <= NEIGHBOURS:
+        return
+    colors = avatar.features[fringe, :3]
+    others = colors[neighbours(places[fringe], places[fringe], NEIGHBOURS + 1)[:, 1:]]
+    odd = (colors - others.median(1).values).abs().amax(1) > _ODD
+    if odd.any() and (~odd).sum() >= NEIGHBOURS:
+        weights = torch.ones_like(avatar.spacing[fringe])
+        avatar.features[fringe[odd]] = of_neighbours(avatar.features[fringe], weights, places[fringe], ~odd, odd)
 
 
 @torch.no_grad()

@@ -15,7 +15,15 @@ from toy_body import toy_intrinsics
 from portraitgen.body import LABELS
 from portraitgen.crop import Crop
 from portraitgen.fitting import Fitted
-from portraitgen.free_view import complete_mouth, fade_cut, fade_loose, orbit_angles, orbit_viewmats, usual_places
+from portraitgen.free_view import (
+    complete_mouth,
+    even_fringe,
+    fade_cut,
+    fade_loose,
+    orbit_angles,
+    orbit_viewmats,
+    usual_places,
+)
 from portraitgen.initialization import project
 from portraitgen.portrait import Portrait
 
@@ -51,6 +59,32 @@ def test_hidden_teeth_look_like_those_that_are_shown() -> None:
         for name, value in avatar.state_dict().items():
             if len(value) == len(avatar):
                 assert torch.equal(value[part], before[name][part]), name
+
+
+def test_a_bead_in_the_hair_is_hair() -> None:
+    fitted = make_fitted()
+    avatar, places = fitted.avatar, usual_places(fitted)
+    above, generator = places[:, 1] < 0, torch.Generator().manual_seed(0)
+    beads = torch.rand(len(avatar), generator=generator) < 0.04
+    brown, white, blue = (torch.tensor(color) for color in ([0.4, 0.25, 0.15], [0.9, 0.9, 0.9], [0.2, 0.3, 0.7]))
+    with torch.no_grad():
+        avatar.opacity_logits.fill_(2.0)
+        avatar.rest_offsets[above] = torch.tensor([0.0, 0.0, 0.02])  # a cap of hair, the rest is skin with spots
+        avatar.features[:, :3] = parted(places, brown, blue)
+        avatar.features[beads, :3] = white
+    before = avatar.features.detach().clone()
+    even_fringe(fitted, places)
+    after = avatar.features.detach()
+    assert (after[beads & above, :3] - white).abs().amax(1).min() > 0.15
+    assert torch.equal(after[~above], before[~above]), "what lies on the surface is as it was learned"
+    apart = (places[:, 0] - 0.02).abs() > 0.02
+    assert torch.equal(after[above & ~beads & apart], before[above & ~beads & apart])
+    torch.testing.assert_close(after[above & beads & apart, :3], parted(places, brown, blue)[above & beads & apart])
+
+
+def parted(places: torch.Tensor, brown: torch.Tensor, blue: torch.Tensor) -> torch.Tensor:
+    """Brown to the left, blue to the right of a parting."""
+    return torch.where(places[:, :1] > 0.02, blue, brown)
 
 
 def test_without_a_mouth_nothing_is_completed() -> None:
