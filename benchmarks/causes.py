@@ -37,6 +37,7 @@ from portraitgen.mattes import crop_landmarks
 from portraitgen.portrait import Portrait
 from portraitgen.reconstruction import ReconstructionConfig
 from portraitgen.tracking import Tracking
+from portraitgen.training_data import load_training_frames
 
 _NOTHING = 1e-6  # of a standard deviation that allows nothing
 EYES = (EYELIDS[:16], EYELIDS[16:])
@@ -180,7 +181,7 @@ def parts(portrait: Portrait, device: torch.device) -> dict[str, float]:
     """PSNR of mouth and eyes in the held-out frames."""
     fitted, K = reconstruction.load_fitted(portrait, device), portrait.tracking().K
     frames = torch.arange(portrait.trained_frames, portrait.clip.frame_count)
-    data = reconstruction.load_training_frames(portrait, portrait.tracking(), frames, device)
+    data = load_training_frames(portrait, portrait.tracking(), frames, device)
     points, found = crop_landmarks(portrait), {"mouth": [], "eyes": []}  # type: dict[str, list[float]]
     for number, frame in enumerate(frames.tolist()):
         batch = data.whole(torch.tensor([number]), 1)

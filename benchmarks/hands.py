@@ -34,7 +34,7 @@ from rendered_hand import waving
 from portraitgen import mattes, pipeline
 from portraitgen.clip import ClipInfo, probe, read_frames, read_gray, write_video
 from portraitgen.crop import as_float
-from portraitgen.hand_layer import LAYER
+from portraitgen.hands import LAYER
 from portraitgen.portrait import Portrait
 from portraitgen.reconstruction import load_fitted
 from portraitgen.rendering import render_crops

@@ -301,14 +301,15 @@ def align_frames(
     Args:
         fitted: avatar and poses; the poses of these frames change.
         data: the clip's camera and the size of its frames.
-        pictures: on the device of ``data``; a stream, of which only the frames in work are held.
+        pictures: a stream, of which only the frames in work are held.
         looks: at most so many renders of each frame.
         seed: of the choice of Gaussians.
     """
     alignment = Alignment(fitted, data.K, data.size, seed)
 
     def work(picture: Picture) -> None:
-        alignment.align(picture.frame, picture.image.float() / 255, picture.alpha.float() / 255, picture.inside, looks)
+        image, alpha, inside = (x.to(data.K.device) for x in (picture.image, picture.alpha, picture.inside))
+        alignment.align(picture.frame, image.float() / 255, alpha.float() / 255, inside, looks)
 
     for done, _ in enumerate(_side_by_side(work, pictures, data.K.device), 1):
         yield done
@@ -324,7 +325,7 @@ def steady_frames(fitted: Fitted, data: TrainingFrames, pictures: Iterable[Pictu
     Args:
         fitted: avatar and poses.
         data: the clip's camera and the size of its frames.
-        pictures: a stream, in order; on the CPU but for ``inside``, which is on the device of ``data``.
+        pictures: a stream, in order; on the CPU.
         seed: of the choice of Gaussians.
     """
     alignment = Alignment(fitted, data.K, data.size, seed, AlignmentConfig(points=_STEADYING_POINTS))
@@ -333,7 +334,7 @@ def steady_frames(fitted: Fitted, data: TrainingFrames, pictures: Iterable[Pictu
         (frame, before, here), (following, after, there) = pair
         if following != frame + 1:
             return None
-        return following, alignment.strayed(frame, *optical_flow(before, after), here & there).cpu()
+        return following, alignment.strayed(frame, *optical_flow(before, after), (here & there).to(data.K.device)).cpu()
 
     grays = ((frame, masked_gray(image, alpha), inside) for frame, image, alpha, inside in pictures)
     links: dict[int, Tensor] = {}

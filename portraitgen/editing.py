@@ -28,11 +28,12 @@ from .matting import decontaminate
 from .portrait import Portrait
 from .poses import rest_vertices
 from .progress import Progress
-from .reconstruction import head_centres, preview, to_uint8
+from .reconstruction import preview, to_uint8
 from .regions import HAIR, soft_regions
 from .smirk import at_hand
 from .streaming import aside, breathe
 from .surfaces import Surfaces
+from .training_data import head_centres
 from .unfinished import EditCourse, keep_edit, kept_edit
 
 _NEAR, _ALIKE = 0.05, 0.1  # metres and difference of colour that separate two Gaussians equally

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .clip import ClipInfo, probe, read_frames
 from .errors import InputError
-from .hand_layer import with_hands
+from .hand_layer import has_hands, with_hands
 from .landmarks import detect_landmarks
 from .losses import PerceptualLoss, psnr, ssim
 from .mattes import clean_crops, crops_with_alpha, inside_picture, load_screening
@@ -44,7 +44,9 @@ def evaluate_reconstruction(portrait: Portrait, device: torch.device) -> dict[st
     sharpness, rendering_seconds = [], 0.0
     away = load_screening(portrait).away
     inside = inside_picture(portrait).to(device)
-    renders = with_hands(portrait, render_crops(portrait, fitted, tracking.K), None)
+    renders = render_crops(portrait, fitted, tracking.K)
+    if has_hands(portrait):
+        renders = with_hands(portrait, renders)
     clip = zip(read_frames(portrait.source, portrait.clip), clean_crops(portrait), strict=False)
     for number, (frame, (crop, alpha)) in enumerate(clip):
         started = time.perf_counter()

@@ -123,11 +123,17 @@ def fade_cut(portrait: Portrait, fitted: Fitted, K: Tensor, places: Tensor) -> N
     """
     avatar = fitted.avatar
     xy, _ = project(places, K.to(avatar.features))
+    weight = fade_at_edge(portrait, xy)
+    avatar.opacity_logits.copy_((avatar.opacity_logits.sigmoid() * weight).clamp(1e-6, 1 - 1e-6).logit())
+
+
+def fade_at_edge(portrait: Portrait, xy: Tensor) -> Tensor:
+    """Share ``[N]`` that is left of what lies at ``xy`` ``[N, 2]`` in the working crop, pixels: none at the sides and the lower edge of
+    the clip's picture."""
     inside = inside_picture(portrait)
     columns, rows = inside.any(0).nonzero()[:, 0], inside.any(1).nonzero()[:, 0]
     room = torch.stack([xy[:, 0] - columns[0], columns[-1] + 1 - xy[:, 0], rows[-1] + 1 - xy[:, 1]]).amin(0)
-    weight = smoothstep(0.0, _FADE * portrait.crop.size, room)
-    avatar.opacity_logits.copy_((avatar.opacity_logits.sigmoid() * weight).clamp(1e-6, 1 - 1e-6).logit())
+    return smoothstep(0.0, _FADE * portrait.crop.size, room)
 
 
 def complete_mouth(fitted: Fitted, K: Tensor, places: Tensor) -> None:

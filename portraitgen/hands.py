@@ -1,22 +1,23 @@
 """Hands before the person: where MediaPipe sees them in the working crop, and what they and their arms may hide there.
 
-Neither body model of this package carries hands: what of them passes before the person is not learned as a part of it (see
-`mattes.body_shown`) but laid over the result as the clip has it, see `hand_layer`.
+The bodies that are learned end at the elbows: hands that pass before the person are not learned as a part of it (see `mattes.BodyShown`)
+but laid over the result as the clip has them, see `hand_layer`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-JOINTS = 21
+LAYER = "hands.mp4"  # their alpha in a portrait's folder, see `hand_layer`
 WRIST, MIDDLE = 0, 9
-_PALM = (0, 1, 5, 9, 13, 17)
+PALM = (0, 1, 5, 9, 13, 17)
 _KNUCKLES = (5, 17)
 _FINGERS = ((1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 18, 19, 20))
 _BROAD = 1.3  # length of a palm, in widths: the larger of both tells the size of one that is seen at a slant
@@ -39,33 +40,43 @@ class Hands:
     Attributes:
         frames: index of the frame ``[N]``.
         points: MediaPipe's joints ``[N, 21, 2]`` (x, y) in pixels.
+        world: the same as it guesses them in space ``[N, 21, 3]``, metres about the hand's middle, in the camera's axes.
         seen: False where a hand was not found but is carried over from other frames, and at either end ``[N]``.
+        runs: number of the gesture, one hand from where it is first seen to where it is lost ``[N]``.
+        right: True for what looks like a person's right hand ``[N]``.
         size: S.
     """
 
     frames: np.ndarray
     points: np.ndarray
+    world: np.ndarray
     seen: np.ndarray
+    runs: np.ndarray
+    right: np.ndarray
     size: int
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def to_tensors(self) -> dict[str, Tensor]:
-        arrays = {"frames": self.frames, "points": self.points, "seen": self.seen}
-        return {name: torch.from_numpy(array) for name, array in arrays.items()} | {"size": torch.tensor(self.size)}
+        return {name: torch.as_tensor(getattr(self, name)) for name in self.__dataclass_fields__}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor]) -> Hands:
-        frames, points, seen = (tensors[name].numpy() for name in ("frames", "points", "seen"))
-        return cls(frames, points, seen, int(tensors["size"]))
+        """What `to_tensors` gave. Raises KeyError for what an earlier version wrote."""
+        arrays = {name: tensors[name].numpy() for name in cls.__dataclass_fields__ if name != "size"}
+        return cls(**arrays, size=int(tensors["size"]))
 
-    def around(self, frame: int) -> np.ndarray:
-        """Where hands and their arms may be in a frame ``[S, S]``, bool; generous, for it is what is not learned from."""
+    def around(self, frame: int, beside: float = _AROUND) -> np.ndarray:
+        """Where hands and their arms may be in a frame ``[S, S]``, bool; generous, for it is what is not learned from.
+
+        Args:
+            beside: palms by which fingers may be beside where they were found.
+        """
         mask = np.zeros((self.size, self.size), np.uint8)
         for points in self.points[self.frames == frame]:
             palm = palm_length(points)
-            _draw(mask, points, (_FINGER + 2 * _AROUND) * palm)
+            _draw(mask, points, (_FINGER + 2 * beside) * palm)
             cv2.fillConvexPoly(mask, _arm(points, palm), 1)
         return mask.astype(bool)
 
@@ -95,9 +106,8 @@ def _draw(mask: np.ndarray, points: np.ndarray, width: float) -> None:
     """Palm and fingers, the latter of a width in pixels."""
     whole = np.rint(points).astype(np.int32)
     thickness = max(1, round(width))
-    cv2.fillConvexPoly(mask, cv2.convexHull(whole[list(_PALM)]), 1)
-    if width > 2:
-        cv2.polylines(mask, [whole[list(_PALM)]], True, 1, thickness)
+    cv2.fillConvexPoly(mask, cv2.convexHull(whole[list(PALM)]), 1)
+    cv2.polylines(mask, [whole[list(PALM)]], True, 1, thickness)
     for finger in _FINGERS:
         cv2.polylines(mask, [whole[list(finger)]], False, 1, thickness)
 
@@ -114,12 +124,29 @@ def _arm(points: np.ndarray, palm: float) -> np.ndarray:
     )
 
 
+def arm_direction(points: np.ndarray, layer: np.ndarray) -> np.ndarray:
+    """Where the arm of the hand at ``points`` ``[21, 2]`` goes from the wrist, a unit vector ``[2]``; NaN where it does not show.
+
+    Args:
+        layer: alpha of hands and arms ``[S, S]`` uint8.
+    """
+    mask = np.zeros_like(layer)
+    palm = palm_length(points)
+    cv2.fillConvexPoly(mask, _arm(points, palm), 1)
+    rows, columns = np.nonzero((mask > 0) & (layer > 128))
+    away = np.stack([columns, rows], 1) + 0.5 - points[WRIST]
+    away = away[np.linalg.norm(away, axis=1) > 0.5 * palm]
+    middle = away.mean(0) if len(away) > palm else np.full(2, np.nan)
+    return (middle / np.linalg.norm(middle)).astype(np.float32)
+
+
 @dataclass
 class _Run:
     """One hand from where it is first seen to where it is lost."""
 
     frames: list[int] = field(default_factory=list)
-    points: list[np.ndarray] = field(default_factory=list)
+    points: list[np.ndarray] = field(default_factory=list)  # [21, 2] and [21, 3] side by side
+    right: list[bool] = field(default_factory=list)
 
 
 class HandFinder:
@@ -148,17 +175,23 @@ class HandFinder:
     def see(self, number: int, frame: np.ndarray) -> None:
         """Look at frame ``number``, ``[S, S, 3]`` uint8; in order."""
         self.size = len(frame)
-        for hand in self.graph.process(frame).multi_hand_landmarks or ():
-            points = np.array([(p.x, p.y) for p in hand.landmark], np.float32) * self.size
+        found = self.graph.process(frame)
+        if not found.multi_hand_landmarks:
+            return
+        streams = (found.multi_hand_landmarks, found.multi_hand_world_landmarks, found.multi_handedness)
+        for hand, world, name in zip(*streams, strict=True):
+            points = np.array([(p.x * self.size, p.y * self.size) for p in hand.landmark], np.float32)
+            metres = np.array([(p.x, p.y, p.z) for p in world.landmark], np.float32)
             run = self._run_of(number, points)
             run.frames.append(number)
-            run.points.append(points)
+            run.points.append(np.concatenate([points, metres], 1))
+            run.right.append(name.classification[0].label == "Left")  # it takes every picture for a mirror's
 
     def _run_of(self, number: int, points: np.ndarray) -> _Run:
-        """The run that a hand goes on with, or a new one."""
+        """The run that a hand at ``points`` ``[21, 2]`` goes on with, or a new one."""
         palm, centre = palm_length(points), points.mean(0)
         going = [
-            (float(np.linalg.norm(run.points[-1].mean(0) - centre)), index)
+            (float(np.linalg.norm(run.points[-1][:, :2].mean(0) - centre)), index)
             for index, run in enumerate(self.runs)
             if run.frames[-1] < number and self.times[number] - self.times[run.frames[-1]] <= _GAP
         ]
@@ -169,19 +202,23 @@ class HandFinder:
         return self.runs[-1]
 
     def found(self) -> Hands | None:
-        """The hands of all frames seen so far, gaps bridged and both ends carried on; None if there are none."""
-        rows = [row for run in self.runs if self._is_hand(run) for row in self._filled(run)]
+        """The hands of all frames seen so far, gaps bridged and both ends carried on, run by run; None if there are none."""
+        runs = [run for run in self.runs if self._is_hand(run)]
+        rows = [
+            (*row, number) for number, run in enumerate(runs) for row in sorted(self._filled(run), key=itemgetter(0))
+        ]
         if not rows:
             return None
-        rows.sort(key=lambda row: row[0])
-        frames, points, seen = zip(*rows, strict=True)
-        return Hands(np.array(frames), np.stack(points).astype(np.float32), np.array(seen), self.size)
+        frames, points, seen, numbers = (np.array(column) for column in zip(*rows, strict=True))
+        right = np.array([np.mean(run.right) > 0.5 for run in runs])[numbers]
+        points, world = points[..., :2].astype(np.float32), points[..., 2:].astype(np.float32)
+        return Hands(frames, points, world, seen, numbers, right, self.size)
 
     def _is_hand(self, run: _Run) -> bool:
         return len(run.frames) > 2 and bool(self.times[run.frames[-1]] - self.times[run.frames[0]] >= _SHORTEST)
 
     def _filled(self, run: _Run) -> Iterator[tuple[int, np.ndarray, bool]]:
-        """Frame, joints and whether they were seen, for all frames from before the first to behind the last."""
+        """Frame, joints ``[21, 5]`` and whether they were seen, for all frames from before the first to behind the last."""
         known, points, times = np.array(run.frames), np.stack(run.points), self.times
         for frame in range(known[0], known[-1] + 1):
             after = int(np.searchsorted(known, frame))
@@ -197,6 +234,7 @@ class HandFinder:
             near = np.abs(times[known] - edge) <= _SPEED
             span = times[known[near]][-1] - times[known[near]][0]
             speed = (points[near][-1] - points[near][0]).mean(0) / max(float(span), 1e-3)
+            speed[2:] = 0  # what is in metres has its origin in the hand
             frame = int(known[index]) + step
             while 0 <= frame < len(times) and abs(times[frame] - edge) <= _BEYOND:
                 yield frame, points[index] + (times[frame] - edge) * speed, False

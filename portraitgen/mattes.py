@@ -108,7 +108,13 @@ def inside_picture(portrait: Portrait) -> torch.Tensor:
 
 def find_hands(portrait: Portrait) -> Hands | None:
     """Hands before the person in the clip's working crops; None where there are none, or where nobody has looked for any."""
-    return Hands.from_tensors(portrait.load_tensors(_HANDS)) if portrait.path(_HANDS).exists() else None
+    path = portrait.path(_HANDS)
+    if not path.exists():
+        return None
+    try:
+        return Hands.from_tensors(portrait.load_tensors(_HANDS))
+    except KeyError:
+        raise InputError(f"{path} was written by another version. Reconstruct the clip again.") from None
 
 
 class BodyShown:

