@@ -176,11 +176,12 @@ class Relief:
     def _seen(self, number: int, points: Tensor, values: Tensor, faces: Tensor) -> np.ndarray:
         """A mesh of ``points`` ``[N, 3]`` with ``values`` ``[N, 4]`` as the camera of a frame sees it ``[S, S, 4]``; it fades where the
         clip's picture ends."""
-        values = values * fade_at_edge(self.portrait, project(points, self.K)[0])[:, None]
         matrix = self.viewmats[number]
         turned = points @ matrix[:3, :3].T + matrix[:3, 3]
         ids, weights, _ = rasterize_mesh(turned, faces, self.K, self.size, self.size)
-        return interpolate(values[faces], ids, weights)[0].numpy()
+        seen = interpolate(torch.cat([values, points], 1)[faces], ids, weights)[0]
+        fade = fade_at_edge(self.portrait, project(seen[..., 4:].flatten(0, 1), self.K)[0])
+        return (seen[..., :4] * fade.view(self.size, self.size, 1)).numpy()
 
     def _mesh(self, row: int) -> tuple[Tensor, Tensor]:
         """Vertices ``[V, 3]`` and faces ``[F, 3]`` of a posed hand."""

@@ -1,7 +1,7 @@
 """Hands before the person: where MediaPipe sees them in the working crop, and what they and their arms may hide there.
 
 The bodies that are learned end at the elbows: hands that pass before the person are not learned as a part of it (see `mattes.BodyShown`)
-but laid over the result as the clip has them, see `hand_layer`.
+but laid over the result as the clip has them, see `hand_layer`; `hand_tracking` poses them for views from the side.
 """
 
 from __future__ import annotations

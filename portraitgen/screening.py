@@ -184,7 +184,7 @@ def describe_hands(shown: np.ndarray, timestamps: Iterable[float]) -> list[str]:
     """A sentence about the frames in which hands are before the person, mask ``[T]``."""
     if not shown.any():
         return []
-    said = "hands, taken from the clip as they are, in the colours of an edit; views from the side are without them"
+    said = "hands, taken from the clip as they are, in the colours of an edit, also where the view is from the side"
     return [f"{_spell(shown, list(timestamps))}: {said}."]
 
 

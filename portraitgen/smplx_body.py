@@ -2,8 +2,8 @@
 
 The file is found by `smplx_file.find_smplx`. The mean person of `SMPLX_NEUTRAL.npz` is cut down to what a portrait shows and
 packed like `AnnyBody`: see there for root, axes and units. What SMPL-X's own forward pass does to the kept vertices is done
-here too, the correctives of the pose included. Legs, which a portrait does not show, are left out, and so are forearms and hands, which
-are laid over the result as the clip has them, see `hand_layer`.
+here too, the correctives of the pose included. Legs, which a portrait does not show, are left out, and forearms and hands are apart, see
+`hand_model`.
 
 - `betas` are the directions of SMPL-X's 300 that change a portrait most; `smplx_betas` turns them into SMPL-X's own.
 - `expression` is SMPL-X's, about standard normal; the jaw is a joint.

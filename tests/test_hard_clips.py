@@ -17,7 +17,7 @@ from quick import quicken
 from rendered_hand import waving
 
 from portraitgen import __main__ as command_line
-from portraitgen import pipeline, reconstruction
+from portraitgen import compositing, pipeline, reconstruction
 from portraitgen.clip import probe, read_frames, read_gray
 from portraitgen.errors import InputError
 from portraitgen.free_view import head_pivot, orbit_viewmats
@@ -131,12 +131,14 @@ def test_what_hides_the_face_for_a_moment_is_not_learned_from(tmp_path: Path, ea
     assert quality(portrait, tmp_path / "white.mp4") > easy[1] - 1.5
 
 
-def test_a_hand_before_the_person_stays_and_is_not_learned(tmp_path: Path, easy: tuple[Portrait, float]) -> None:
+def test_a_hand_before_the_person_stays_and_is_not_learned(
+    tmp_path: Path, easy: tuple[Portrait, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     clean = acted()[0][:16]
     frames, hand = waving(list(clean))
     portrait = reconstructed(tmp_path, frames)
     assert [note.split(": ")[1] for note in portrait.notes] == [
-        "hands, taken from the clip as they are, in the colours of an edit; views from the side are without them."
+        "hands, taken from the clip as they are, in the colours of an edit, also where the view is from the side."
     ]
     assert len(usable_frames(portrait)) == 16
     source = np.stack(list(read_frames(portrait.source, portrait.clip))).astype(float)
@@ -151,7 +153,11 @@ def test_a_hand_before_the_person_stays_and_is_not_learned(tmp_path: Path, easy:
     assert np.abs(small - behind)[apart].mean() < 0.6 * np.abs(small - before)[apart].mean(), "the avatar has none"
     assert quality(portrait, tmp_path / "white.mp4") > easy[1] - 1.5
     turned = rendered(portrait, tmp_path / "turned.mp4", yaw=20.0)  # type: ignore[arg-type]
-    assert np.isfinite(turned).all()
+    monkeypatch.setattr(compositing, "has_hands", lambda portrait: False)
+    bare = rendered(portrait, tmp_path / "bare.mp4", yaw=20.0)  # type: ignore[arg-type]
+    differs = (np.abs(turned - bare).max(-1) > 30).mean((1, 2))
+    assert (differs[often] > 0.3 * (hand[often] > 0.5).mean((1, 2))).all(), "it is seen from the side too"
+    assert differs[hand.sum((1, 2)) == 0].max(initial=0) < 0.01
 
 
 def test_glasses_and_an_uneven_rate(tmp_path: Path, easy: tuple[Portrait, float]) -> None:

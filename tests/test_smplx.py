@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import smplx
-import synthetic_smplx
 import torch
 from quick import quicken
 from scipy.spatial import cKDTree
@@ -35,23 +33,12 @@ FLIP = torch.tensor((1.0, -1.0, -1.0), dtype=torch.float64)
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file whose pose correctives are several millimetres large; SMPLX_DIR names its folder."""
-    path = synthetic_smplx.write(tmp_path_factory.mktemp("smplx") / FILE, synthetic_smplx.make_arrays(0.003))
-    patch = pytest.MonkeyPatch()
-    patch.setenv("SMPLX_DIR", str(path.parent))
-    patch.delenv("SMPLX_REPO", raising=False)
-    yield path
-    patch.undo()
+def arrays(smplx_file: Path) -> dict[str, np.ndarray]:
+    return read_file(smplx_file)
 
 
 @pytest.fixture(scope="module")
-def arrays(file: Path) -> dict[str, np.ndarray]:
-    return read_file(file)
-
-
-@pytest.fixture(scope="module")
-def body(file: Path) -> SmplxBody:
+def body(smplx_file: Path) -> SmplxBody:
     return load_smplx()
 
 
@@ -73,11 +60,11 @@ def in_double(body: SmplxBody, params: BodyParameters) -> tuple[SmplxBody, BodyP
     return double, BodyParameters(*(tensor.double() for tensor in params.tensors().values()))
 
 
-def smplx_vertices(file: Path, body: SmplxBody, params: BodyParameters) -> Tensor:
+def smplx_vertices(smplx_file: Path, body: SmplxBody, params: BodyParameters) -> Tensor:
     """What the smplx package makes of the same person, in camera space; double precision throughout."""
     frames = len(params)
     model = smplx.create(
-        str(file),
+        str(smplx_file),
         "smplx",
         use_pca=False,
         flat_hand_mean=True,
@@ -113,9 +100,9 @@ def smplx_vertices(file: Path, body: SmplxBody, params: BodyParameters) -> Tenso
     return out.vertices[:, body.smplx_vertices] * FLIP
 
 
-def test_vertices_equal_the_smplx_packages_own(file: Path, body: SmplxBody) -> None:
+def test_vertices_equal_the_smplx_packages_own(smplx_file: Path, body: SmplxBody) -> None:
     double, params = in_double(body, random_parameters(body, 3))
-    expected = smplx_vertices(file, double, params)
+    expected = smplx_vertices(smplx_file, double, params)
     count = len(body.smplx_vertices)
 
     def error(vertices: Tensor) -> float:
@@ -127,7 +114,7 @@ def test_vertices_equal_the_smplx_packages_own(file: Path, body: SmplxBody) -> N
     assert error(plain.vertices(params)) > 1e-3, "the correctives of the pose count"
 
 
-def test_version_1_0_of_the_file_works_too(file: Path, arrays: dict[str, np.ndarray]) -> None:
+def test_version_1_0_of_the_file_works_too(smplx_file: Path, arrays: dict[str, np.ndarray]) -> None:
     shapedirs = np.concatenate((arrays["shapedirs"][..., :10], arrays["shapedirs"][..., 300:310]), -1)
     body = SmplxBody(build_arrays(arrays | {"shapedirs": shapedirs}), "test")
     assert (body.shape_count, len(body.expression_names)) == (10, 10)
@@ -329,7 +316,7 @@ def test_the_trackers_derivatives_are_those_of_its_residuals(body: SmplxBody, mo
     assert (error < 0.01 * expected.flatten(0, 1).norm(dim=0) + 1.0).all()
 
 
-def test_a_clip_becomes_an_avatar_on_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clip_becomes_an_avatar_on_it(smplx_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     few = {"steps": 4, "coarse_steps": 2}
     quicken(monkeypatch, reconstruction.PRESETS, few, views=2, frames=4, texel_pixels=5.0)
     list(pipeline.reconstruct(CLIP, tmp_path / "portrait", body="smplx", max_seconds=0.3))
