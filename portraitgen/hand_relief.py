@@ -23,12 +23,14 @@ from .hand_model import HandModel, HandPoses, load_hand, resting
 from .hand_tracking import fit_hand, place_forearm
 from .hands import LAYER, Hands, arm_direction, palm_length
 from .initialization import project
+from .keyframes import evenly_spaced
 from .mattes import find_hands
 from .mesh import interpolate, rasterize_mesh
 from .portrait import Portrait
 
 _POSES = "hand_poses.safetensors"
 _MARGIN = 0.015  # metres that a hand is before the body at least
+_MOMENTS = 24  # of a gesture, in which that is looked at
 _OVERLAP = 40  # pixels of a hand before the body that tell how near it must be
 _BENT, _STRETCHED = 0.2, 0.9  # share of an arm's length that a hand which gestures is before the shoulder
 _EDGE = 0.8  # pixels, of its alpha
@@ -117,8 +119,8 @@ def _before_body(
 ) -> float:
     """By how much a hand must be nearer, at a smaller size, to be before the body in all of a gesture: 1 where it is."""
     shares = [1.0]
-    for row, frame in enumerate(frames.split(1)):
-        mesh = fitted.mesh(frame.to(fitted.avatar.features.device)).vertices.cpu()
+    for row in evenly_spaced(torch.arange(len(poses)), _MOMENTS).tolist():
+        mesh = fitted.mesh(frames[row : row + 1].to(fitted.avatar.features.device)).vertices.cpu()
         _, _, behind = rasterize_mesh(mesh, fitted.body.faces.cpu(), K, size, size)
         _, _, hand = rasterize_mesh(model.vertices(betas, poses[row : row + 1]), model.faces, K, size, size)
         both = (behind > 0) & (hand > 0)

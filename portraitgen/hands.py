@@ -23,6 +23,7 @@ _FINGERS = ((1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12), (13, 14, 15, 16), (17, 
 _BROAD = 1.3  # length of a palm, in widths: the larger of both tells the size of one that is seen at a slant
 _CONFIDENCE = 0.4
 _JUMP = 1.5  # palms that a hand may move by from one frame that shows it to the next
+_SAME = 0.5  # palms that one hand's joints are beside another's, where both are the same hand
 _SHORTEST = 0.15  # seconds that a hand is seen for, or it is a mistake
 _GAP = 0.4  # seconds without it that are bridged
 _BEYOND = 0.6  # seconds for which one that was lost is carried on: it leaves the picture fingers last
@@ -31,6 +32,8 @@ _FINGER, _CORE = 0.17, 0.14  # in palms: the width of a finger, and of what sure
 _AROUND = 0.25  # in palms: what may be beside it
 _WHOLE = 0.9  # share of the joints within the picture
 _ARM, _OPENING = 3.5, 0.55  # in palms: how far an arm is looked for from the wrist; how much wider at every palm
+
+_Row = tuple[int, np.ndarray, bool]  # frame, joints [21, 5], and whether they were seen
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,17 @@ def arm_direction(points: np.ndarray, layer: np.ndarray) -> np.ndarray:
     return (middle / np.linalg.norm(middle)).astype(np.float32)
 
 
+def _same(points: np.ndarray, other: np.ndarray) -> bool:
+    """Whether joints ``[21, 2]`` and others are of one hand."""
+    return bool(np.linalg.norm(points - other, axis=1).mean() < _SAME * palm_length(other))
+
+
+def _gone_on_by(row: _Row, others: list[_Row]) -> bool:
+    """Whether a hand that is carried on is what another run shows."""
+    frame, points, _ = row
+    return any(seen and there == frame and _same(points[:, :2], where[:, :2]) for there, where, seen in others)
+
+
 @dataclass
 class _Run:
     """One hand from where it is first seen to where it is lost."""
@@ -178,9 +192,13 @@ class HandFinder:
         found = self.graph.process(frame)
         if not found.multi_hand_landmarks:
             return
+        here: list[np.ndarray] = []
         streams = (found.multi_hand_landmarks, found.multi_hand_world_landmarks, found.multi_handedness)
         for hand, world, name in zip(*streams, strict=True):
             points = np.array([(p.x * self.size, p.y * self.size) for p in hand.landmark], np.float32)
+            if any(_same(points, other) for other in here):  # one hand may be followed as two
+                continue
+            here.append(points)
             metres = np.array([(p.x, p.y, p.z) for p in world.landmark], np.float32)
             run = self._run_of(number, points)
             run.frames.append(number)
@@ -217,7 +235,7 @@ class HandFinder:
     def _is_hand(self, run: _Run) -> bool:
         return len(run.frames) > 2 and bool(self.times[run.frames[-1]] - self.times[run.frames[0]] >= _SHORTEST)
 
-    def _filled(self, run: _Run) -> Iterator[tuple[int, np.ndarray, bool]]:
+    def _filled(self, run: _Run) -> Iterator[_Row]:
         """Frame, joints ``[21, 5]`` and whether they were seen, for all frames from before the first to behind the last."""
         known, points, times = np.array(run.frames), np.stack(run.points), self.times
         for frame in range(known[0], known[-1] + 1):

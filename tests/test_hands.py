@@ -136,6 +136,20 @@ def test_a_hand_that_appears_elsewhere_is_another_one() -> None:
     assert {tuple(place) for place in crossing.tolist()} == {(20, 60), (110, 110)}, "nothing in between"
 
 
+def test_one_hand_that_is_followed_as_two_is_one() -> None:
+    first, second = open_hand((60, 90)), open_hand((64, 88))
+    hands = followed([[first, second]] * 12)
+    assert hands is not None
+    assert hands.frames.tolist() == list(range(12))
+    early, late = [[first]] * 10 + [[]] * 10, [[]] * 10 + [[open_hand((100, 60))]] + [[open_hand((62, 90))]] * 9
+    hands = followed([a + b for a, b in zip(early, late, strict=True)])
+    assert hands is not None
+    assert len(set(hands.frames.tolist())) == 20
+    lost = followed([[first]] * 10 + [[]] * 10)
+    assert lost is not None
+    assert len(lost) == 20, "carried on where nobody else shows it"
+
+
 @pytest.mark.parametrize("palm", [4.0, 12.0, 40.0])
 def test_what_a_hand_may_hide_holds_what_it_is(palm: float) -> None:
     hands = hands_at([3, 3], [open_hand((64, 80), palm)] * 2, [True, False])
