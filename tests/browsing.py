@@ -46,6 +46,14 @@ def upload(view: Any, clip: Path) -> None:
     playwright_api.expect(view.locator("#about")).to_contain_text("moments looked at show no face")
 
 
+def open_advanced(view: Any) -> None:
+    """Opens the rarer settings. Gradio mounts them only now, and up to 0.1 s after a field can be typed into it puts
+    the field's first value there, over what no person could have typed that soon."""
+    view.get_by_role("button", name="Advanced").click()
+    playwright_api.expect(view.locator("#seed input")).to_be_visible()
+    view.wait_for_timeout(1000)
+
+
 def edit(view: Any, text: str = "give him red hair") -> None:
     view.get_by_label("Instruction").fill(text)
     view.get_by_role("button", name="Edit the clip").click()

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from browsing import NEEDED, WAIT, edit, play_time, playwright_api, status, tab, upload
+from browsing import NEEDED, WAIT, edit, open_advanced, play_time, playwright_api, status, tab, upload
 from serving import Page
 
 import app
@@ -140,7 +140,7 @@ def test_a_part_of_the_clip_is_chosen(browser: Any, page: Page) -> None:
         playwright_api.expect(start).to_have_value("0")
         start.fill("0.5")
         start.blur()
-        view.get_by_role("button", name="Advanced").click()
+        open_advanced(view)
         view.get_by_label("Say in a corner of the picture").check()
         edit(view)
         view.locator(".player .after").wait_for()
@@ -229,7 +229,7 @@ def test_reset_gives_the_form_back(browser: Any, page: Page) -> None:
         strength = view.get_by_role("spinbutton", name="Strength")
         strength.fill("0.5")
         strength.blur()
-        view.get_by_role("button", name="Advanced").click()
+        open_advanced(view)
         finer = [view.get_by_role("spinbutton", name=name) for name in ("Key frames", "Guidance")]
         for field in finer:
             playwright_api.expect(field).to_have_value("0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from browsing import NEEDED, edit, play_time, playwright_api, status, tab, upload
+from browsing import NEEDED, edit, open_advanced, play_time, playwright_api, status, tab, upload
 from serving import Page
 
 from portraitgen.errors import InputError
@@ -117,7 +117,7 @@ def test_a_closed_page_gives_its_result_back(browser: Any, page: Page) -> None:
 def test_a_closed_page_gives_a_learned_clip_back(browser: Any, page: Page) -> None:
     with tab(browser, page) as view:
         upload(view, page.clip)
-        view.get_by_role("button", name="Advanced").click()
+        open_advanced(view)
         view.get_by_role("button", name="Learn the clip now").click()
         status(view).to_contain_text("Done in")
         playwright_api.expect(view.get_by_role("button", name="Take it with you")).to_be_visible()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import NEEDED, edit, playwright_api, status, tab, upload
+from browsing import NEEDED, edit, open_advanced, playwright_api, status, tab, upload
 from serving import Page
 
 import page_handlers
@@ -24,7 +24,7 @@ def expect_ready(view: Any) -> None:
 def test_a_seed_out_of_range_is_answered(browser: Any, page: Page) -> None:
     with tab(browser, page) as view:
         upload(view, page.clip)
-        view.get_by_role("button", name="Advanced").click()
+        open_advanced(view)
         seed = view.locator("#seed input")
         for odd in ("-1", str(limits.MAX_SEED + 1)):
             seed.fill(odd)

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
-from browsing import NEEDED, playwright_api, tab
+from browsing import NEEDED, open_advanced, playwright_api, tab
 
 import app
 import page_handlers
@@ -119,7 +119,7 @@ class TestInABrowser:
                 price.to_contain_text("s to learn the clip, once, and")
                 preview = view.locator("#price-text").inner_text()
                 playwright_api.expect(view.locator("#about")).not_to_contain_text("share of GPU time")
-                view.get_by_role("button", name="Advanced").click()
+                open_advanced(view)
                 view.get_by_label("High").check()
                 price.not_to_have_text(preview)
                 price.to_contain_text("s to learn the clip, once, and")
