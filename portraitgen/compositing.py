@@ -24,8 +24,10 @@ from .provenance import marked
 from .rendering import RenderedCrop, render_crops
 from .streaming import feed
 
-_FADE = 0.06  # share of the crop's side over which the person fades out where the crop ends inside the frame
+_FADE = 0.06  # share of the crop's side over which the person fades out where the crop ends inside the frame, or the frame inside the crop
 _PREVIEW_EVERY = 10
+
+Persons = Iterator[tuple[RenderedCrop, np.ndarray]]
 
 
 def write_result(
@@ -59,13 +61,14 @@ def write_result(
         relief = None if viewmats is None else Relief(portrait, K, viewmats)
         rendered = with_hands(portrait, rendered, Recolouring.of(portrait, fitted, K), relief)
     bars = clip_bars(portrait)
+    persons = _persons(portrait, rendered, view, turned=viewmats is not None)
     if background.scene == "transparent":
-        pictures = _cut_out(portrait, rendered, view)
+        pictures = _cut_out(portrait, persons, view)
     elif background.picture is not None:
-        pictures = _over_picture(portrait, rendered, view, background.picture)
+        pictures = _over_picture(portrait, persons, view, background.picture)
     else:
         change = blurred if background.scene == "blur" else edit_scene
-        pictures = _over_scene(portrait, rendered, view, change, bars)
+        pictures = _over_scene(portrait, persons, view, change, bars)
     if bars:
         first = next(read_frames(portrait.source, portrait.clip))
         pictures = _between_bars(pictures, bars, first, portrait.crop if view == "crop" else None)
@@ -81,9 +84,9 @@ def write_result(
 
 
 def _over_scene(
-    portrait: Portrait, rendered: Iterator[RenderedCrop], view: str, change: SceneEdit | None, bars: Bars
+    portrait: Portrait, persons: Persons, view: str, change: SceneEdit | None, bars: Bars
 ) -> Iterator[np.ndarray]:
-    """The person in the clip's own scene, or in what ``change`` makes of it; the scene goes on over ``bars``."""
+    """The person in the clip's own scene, or in what ``change`` makes of it; the scene goes on over ``bars``, its edge beyond the frame."""
     clip, crop = portrait.clip, portrait.crop
     plate = clean_plate(portrait)
     cleaned = _cleaned(crop, clip.width, clip.height)
@@ -95,34 +98,34 @@ def _over_scene(
     taken_out = _fade(crop, clip.width, clip.height, 1) if view == "frame" else np.float32(1)
     frames = (bars.fill(frame) for frame in read_frames(portrait.source, clip))
     alphas = read_gray(portrait.path("alpha.mp4"))
-    persons = _persons(portrait, rendered, view)
     for frame, whole, (person, alpha) in zip(frames, alphas, persons, strict=True):
         source_alpha = as_float(whole) * taken_out
-        if change is None:
-            picture = composite(frame, plate, person.straight(), alpha, source_alpha, crop)
-        elif changed is not None:
-            picture = crop.paste(changed, person.straight(), alpha)
+        if change is None and view == "frame":
+            yield composite(frame, plate, person.straight(), alpha, source_alpha, crop)
+            continue
+        scene = changed
+        if scene is None:
+            scene = composite(frame, plate, person.straight(), np.zeros_like(alpha), source_alpha, crop)
+            scene = scene if change is None else change(_mixed(frame, scene, cleaned))
+        if view == "frame":
+            yield crop.paste(scene, person.straight(), alpha)
         else:
-            clean = composite(frame, plate, person.straight(), np.zeros_like(alpha), source_alpha, crop)
-            picture = crop.paste(change(_mixed(frame, clean, cleaned)), person.straight(), alpha)
-        yield crop.extract(picture) if view == "crop" else picture
+            yield _whole(crop).paste(crop.extract(scene), person.straight(), alpha)
 
 
-def _over_picture(
-    portrait: Portrait, rendered: Iterator[RenderedCrop], view: str, background: np.ndarray
-) -> Iterator[np.ndarray]:
+def _over_picture(portrait: Portrait, persons: Persons, view: str, background: np.ndarray) -> Iterator[np.ndarray]:
     """The person over a colour or a picture."""
-    behind = covering(background, portrait.clip.width, portrait.clip.height)
-    for person, alpha in _persons(portrait, rendered, view):
-        picture = portrait.crop.paste(behind, person.straight(), alpha)
-        yield portrait.crop.extract(picture) if view == "crop" else picture
+    clip, crop = portrait.clip, portrait.crop
+    place, size = (crop, (clip.width, clip.height)) if view == "frame" else (_whole(crop), (crop.size, crop.size))
+    behind = covering(background, *size)
+    return (place.paste(behind, person.straight(), alpha) for person, alpha in persons)
 
 
-def _cut_out(portrait: Portrait, rendered: Iterator[RenderedCrop], view: str) -> Iterator[np.ndarray]:
+def _cut_out(portrait: Portrait, persons: Persons, view: str) -> Iterator[np.ndarray]:
     """The person alone, with straight alpha ``[H, W, 4]``."""
     clip, crop = portrait.clip, portrait.crop
     empty = np.zeros((clip.height, clip.width, 3), np.uint8)
-    for person, alpha in _persons(portrait, rendered, view):
+    for person, alpha in persons:
         # Colour goes on beyond the edge: the codec stores it at half resolution and must not mix black into it.
         color = fill(person.straight(), alpha > 0.5) if (alpha > 0.5).any() else person.straight()
         if view == "crop":
@@ -150,14 +153,18 @@ def _between_bars(
         yield _mixed(picture, below, share)
 
 
-def _persons(
-    portrait: Portrait, rendered: Iterator[RenderedCrop], view: str
-) -> Iterator[tuple[RenderedCrop, np.ndarray]]:
-    """Each rendered frame with its alpha ``[S, S]``, empty where the clip does not show the person."""
-    fade = _fade(portrait.crop, portrait.clip.width, portrait.clip.height)
+def _persons(portrait: Portrait, rendered: Iterator[RenderedCrop], view: str, turned: bool) -> Persons:
+    """Each rendered frame with its alpha ``[S, S]``, empty where the clip does not show the person.
+
+    Args:
+        turned: the view is not the clip's own, and the avatar fades by itself where the clip's picture ends.
+    """
+    clip, crop = portrait.clip, portrait.crop
+    fade = _fade(crop, clip.width, clip.height)
+    if view == "crop":
+        fade = np.ones_like(fade) if turned else _ending(crop, clip.width, clip.height)
     for person, gone in zip(rendered, load_screening(portrait).away, strict=True):
-        alpha = person.alpha * fade if view == "frame" else person.alpha
-        yield person, np.zeros_like(alpha) if gone else alpha
+        yield person, np.zeros_like(person.alpha) if gone else person.alpha * fade
 
 
 def _cleaned(crop: Crop, width: int, height: int) -> np.ndarray:
@@ -178,9 +185,31 @@ def _fade(crop: Crop, width: int, height: int, margin: int = 0) -> np.ndarray:
     Args:
         margin: how many times the width of the fall it is 0 before.
     """
-    ramp = np.clip((np.arange(crop.size) + 0.5) / (crop.size * _FADE) - margin, 0, 1).astype(np.float32)
-    ramp = ramp * ramp * (3 - 2 * ramp)
+    ramp = _ramp(np.arange(crop.size) + 0.5, crop, margin)
     ones = np.ones_like(ramp)
     columns = (ramp if crop.left > 0 else ones) * (ramp[::-1] if crop.left + crop.side < width else ones)
     rows = (ramp if crop.top > 0 else ones) * (ramp[::-1] if crop.top + crop.side < height else ones)
     return rows[:, None] * columns[None]
+
+
+def _ending(crop: Crop, width: int, height: int) -> np.ndarray:
+    """Weight ``[S, S]`` that falls to 0 where the frame ends within the crop, at the sides and below, for the body's rest is unknown."""
+    scale = crop.size / crop.side
+    left, right, below = -crop.left * scale, (width - crop.left) * scale, (height - crop.top) * scale
+    centres = np.arange(crop.size) + 0.5
+    ones = np.ones(crop.size, np.float32)
+    columns = _ramp(centres - left, crop) if left > 0 else ones
+    columns = columns * (_ramp(right - centres, crop) if right < crop.size else ones)
+    rows = _ramp(below - centres, crop) if below < crop.size else ones
+    return rows[:, None] * columns[None]
+
+
+def _ramp(room: np.ndarray, crop: Crop, margin: int = 0) -> np.ndarray:
+    """How much is left of the person, smoothly from 0 to 1, who fades out ``room`` working pixels from there."""
+    share = np.clip(room / (crop.size * _FADE) - margin, 0, 1).astype(np.float32)
+    return share * share * (3 - 2 * share)
+
+
+def _whole(crop: Crop) -> Crop:
+    """All of a picture of the crop's own size."""
+    return Crop(0, 0, crop.size, crop.size)

@@ -51,6 +51,8 @@ def interpolate(
     barycentrics: Tensor,  # [B, H, W, 3]
 ) -> Tensor:
     """Corner attributes at each pixel, [B, H, W, C]; zero where there is no triangle."""
+    if not attributes.shape[-3]:
+        return attributes.new_zeros(*ids.shape, attributes.shape[-1])
     index = ids.clamp_min(0).long()
     frame = torch.arange(len(ids), device=ids.device)[:, None, None]
     corners = attributes[index] if attributes.dim() == 3 else attributes[frame, index]

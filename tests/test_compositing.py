@@ -7,14 +7,17 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 
 from portraitgen import compositing
 from portraitgen.backgrounds import Background
 from portraitgen.bars import Bars
 from portraitgen.clip import ClipInfo
-from portraitgen.compositing import _between_bars, _cleaned, _fade, _mixed, write_result
+from portraitgen.compositing import _between_bars, _cleaned, _ending, _fade, _mixed, write_result
 from portraitgen.crop import Crop
 from portraitgen.rendering import RenderedCrop
+
+WHITE = Background(None, np.full((8, 8, 3), 255, np.uint8))
 
 
 def test_the_person_fades_only_at_borders_inside_the_frame() -> None:
@@ -26,6 +29,54 @@ def test_the_person_fades_only_at_borders_inside_the_frame() -> None:
     assert inside[-1, 128] < 0.1
     assert inside[0, 128] == 1
     assert inside[128, 128] == 1
+
+
+def test_the_person_fades_where_the_frame_ends_within_the_crop() -> None:
+    inside = _ending(Crop(100, 0, 400, 256), 1280, 720)
+    assert np.array_equal(inside, np.ones_like(inside))
+    beyond = _ending(Crop(-50, -50, 200, 256), 120, 120)
+    assert not beyond[:, :64].any(), "left of the frame"
+    assert not beyond[:, 218:].any(), "right of it"
+    assert not beyond[218:].any(), "below it"
+    assert (beyond[:190, 90:190] == 1).all(), "the head goes on above it"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("background", [Background("original"), Background("blur"), Background("transparent"), WHITE])
+def test_nothing_of_the_person_is_repeated_beyond_the_frame(
+    background: Background, turned: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A wide crop ends below the frame, whose last row is the person's chest."""
+    frame = np.full((80, 128, 3), 160, np.uint8)
+    frame[30:, 40:88] = (200, 30, 30)
+    crop = Crop(16, -8, 96, 96)
+    alpha = np.zeros((96, 96), np.float32)
+    alpha[38 : 88 if turned else 96, 24:72] = 1
+    plate = np.full_like(frame, 160)
+    person = RenderedCrop(np.array((0.8, 0.1, 0.1), np.float32) * alpha[..., None], alpha)
+    info = ClipInfo(128, 80, 1, Fraction(25), 0.04, False, 0, (0.0,))
+    portrait: Any = SimpleNamespace(clip=info, crop=crop, source=Path("clip.mp4"), path=Path)
+    source_alpha = crop.extract(np.where(frame[..., 1] < 100, 255, 0).astype(np.uint8))
+    monkeypatch.setattr(compositing, "clip_bars", lambda portrait: Bars())
+    monkeypatch.setattr(compositing, "render_crops", lambda *_: iter([person]))
+    monkeypatch.setattr(compositing, "clean_plate", lambda portrait: plate)
+    monkeypatch.setattr(compositing, "read_frames", lambda source, clip: iter([frame]))
+    monkeypatch.setattr(compositing, "read_gray", lambda path: iter([source_alpha]))
+    monkeypatch.setattr(compositing, "load_screening", lambda portrait: SimpleNamespace(away=[False]))
+    monkeypatch.setattr(compositing, "stands_still", lambda portrait, plate: False)
+    written: list[np.ndarray] = []
+    monkeypatch.setattr(compositing, "write_video", lambda path, items, *_, **__: written.extend(items))
+    nothing = cast(Any, None)
+    turn = torch.eye(4)[None] if turned else None
+    list(
+        write_result(portrait, nothing, nothing, tmp_path / "a.mp4", view="crop", background=background, viewmats=turn)
+    )
+    (result,) = written
+    assert result.shape[:2] == (96, 96)
+    behind = {"transparent": 0}.get(str(background.scene), 255 if background is WHITE else 160)
+    seen = result[..., 3] if background.scene == "transparent" else result[..., 1]
+    assert np.abs(seen[88:].astype(int) - behind).max() <= 1, "beyond the frame there is nobody"
+    assert np.abs(seen[45:70, 30:66].astype(int) - behind).min() > 60, "within it there is"
 
 
 def test_an_arm_that_leaves_the_crop_does_not_end_at_a_line() -> None:
@@ -65,7 +116,8 @@ def test_no_plate_shows_through_an_edited_arm_that_leaves_the_crop(
         clip=SimpleNamespace(width=640, height=400), crop=crop, source=Path("clip.mp4"), path=Path
     )
     unchanged = (lambda picture: picture) if scene_moves else None
-    (result,) = compositing._over_scene(portrait, iter([person]), "frame", unchanged, Bars())
+    persons = compositing._persons(portrait, iter([person]), "frame", turned=False)
+    (result,) = compositing._over_scene(portrait, persons, "frame", unchanged, Bars())
     arm = result[210:290].astype(int)
     assert arm.min() >= 127
     assert np.abs(arm[:, 300] - 128).max() <= 1

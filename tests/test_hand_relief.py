@@ -140,6 +140,14 @@ def test_what_is_not_near_the_hand_is_left_out(portrait: Portrait, hand: HandMod
     assert not alpha.any(), "a pose that is nowhere in the picture shows nothing"
 
 
+def test_a_frame_in_which_the_layer_is_empty_shows_no_hand(portrait: Portrait, hand: HandModel) -> None:
+    pictures, there = shown(hand, held(hand))
+    relief = Relief(portrait, K, torch.eye(4).expand(COUNT, 4, 4))
+    color, alpha = relief(3, pictures[3], np.zeros_like(there[3], np.float32))
+    assert not alpha.any()
+    assert np.isfinite(color).all()
+
+
 def stand_in(depth: float) -> Fitted:
     """What `write_hand_poses` asks of a fitted avatar: a person whose neck is ``depth`` metres away."""
     body = load_body()

@@ -59,6 +59,15 @@ def test_nothing_in_view_is_empty() -> None:
     assert weights.abs().sum() == depth.abs().sum() == 0
 
 
+def test_a_mesh_without_faces_is_empty() -> None:
+    vertices, faces = scene()
+    ids, weights, _ = rasterize_mesh(vertices, faces[:0], K, WIDTH, HEIGHT)
+    assert (ids == -1).all()
+    values = interpolate(vertices[faces[:0]], ids, weights)
+    assert values.shape == (1, HEIGHT, WIDTH, 3)
+    assert not values.any()
+
+
 def test_interpolated_positions_project_onto_their_pixels() -> None:
     vertices, faces = scene()
     ids, weights, _ = rasterize_mesh(vertices, faces, K, WIDTH, HEIGHT)
