@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from torch import Tensor
 
@@ -86,7 +88,7 @@ def write_result(
 def _over_scene(
     portrait: Portrait, persons: Persons, view: str, change: SceneEdit | None, bars: Bars
 ) -> Iterator[np.ndarray]:
-    """The person in the clip's own scene, or in what ``change`` makes of it; the scene goes on over ``bars``, its edge beyond the frame."""
+    """The person in the clip's own scene, or in what ``change`` makes of it; the scene goes on over ``bars``."""
     clip, crop = portrait.clip, portrait.crop
     plate = clean_plate(portrait)
     cleaned = _cleaned(crop, clip.width, clip.height)
@@ -110,7 +112,7 @@ def _over_scene(
         if view == "frame":
             yield crop.paste(scene, person.straight(), alpha)
         else:
-            yield _whole(crop).paste(crop.extract(scene), person.straight(), alpha)
+            yield _whole(crop).paste(_mirrored(scene, crop), person.straight(), alpha)
 
 
 def _over_picture(portrait: Portrait, persons: Persons, view: str, background: np.ndarray) -> Iterator[np.ndarray]:
@@ -208,6 +210,15 @@ def _ramp(room: np.ndarray, crop: Crop, margin: int = 0) -> np.ndarray:
     """How much is left of the person, smoothly from 0 to 1, who fades out ``room`` working pixels from there."""
     share = np.clip(room / (crop.size * _FADE) - margin, 0, 1).astype(np.float32)
     return share * share * (3 - 2 * share)
+
+
+def _mirrored(scene: np.ndarray, crop: Crop) -> np.ndarray:
+    """The crop ``[S, S, 3]`` of a scene ``[H, W, 3]`` uint8 that goes on beyond the frame as in a mirror."""
+    height, width = scene.shape[:2]
+    left, above = max(0, -int(crop.left)), max(0, -int(crop.top))
+    right, below = max(0, int(crop.left + crop.side) - width), max(0, int(crop.top + crop.side) - height)
+    wide = cv2.copyMakeBorder(scene, above, below, left, right, cv2.BORDER_REFLECT)
+    return replace(crop, left=crop.left + left, top=crop.top + above).extract(wide)
 
 
 def _whole(crop: Crop) -> Crop:

@@ -13,7 +13,7 @@ from portraitgen import compositing
 from portraitgen.backgrounds import Background
 from portraitgen.bars import Bars
 from portraitgen.clip import ClipInfo
-from portraitgen.compositing import _between_bars, _cleaned, _ending, _fade, _mixed, write_result
+from portraitgen.compositing import _between_bars, _cleaned, _ending, _fade, _mirrored, _mixed, write_result
 from portraitgen.crop import Crop
 from portraitgen.rendering import RenderedCrop
 
@@ -39,6 +39,16 @@ def test_the_person_fades_where_the_frame_ends_within_the_crop() -> None:
     assert not beyond[:, 218:].any(), "right of it"
     assert not beyond[218:].any(), "below it"
     assert (beyond[:190, 90:190] == 1).all(), "the head goes on above it"
+
+
+def test_the_scene_goes_on_beyond_the_frame_as_in_a_mirror() -> None:
+    scene = np.random.default_rng(0).integers(0, 255, (80, 128, 3), np.uint8)
+    made = _mirrored(scene, Crop(-10, -8, 96, 96))
+    assert np.array_equal(made[8:88, 10:], scene[:, :86])
+    assert np.array_equal(made[:8, 10:], scene[7::-1, :86])
+    assert np.array_equal(made[88:, 10:], scene[:71:-1, :86])
+    assert np.array_equal(made[8:88, :10], scene[:, 9::-1])
+    assert np.array_equal(_mirrored(scene, Crop(40, 10, 64, 64)), scene[10:74, 40:104])
 
 
 @pytest.mark.parametrize("turned", [False, True])
