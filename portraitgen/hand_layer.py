@@ -86,7 +86,7 @@ def hand_alpha(
     other = ndimage.binary_opening(ndimage.binary_closing(other, _SPECK), _SPECK) | core
     # What the avatar gets wrong elsewhere in the neighbourhood is not a hand.
     groups, _ = ndimage.label(other)
-    shown = np.unique(groups[hands.outline(number) & other])
+    shown = np.unique(groups[hands.outline(number, anywhere=True) & other])
     alpha = np.isin(groups, shown[shown > 0])
     soft = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), _SOFT)
     return np.minimum(soft, np.maximum(matte, core))

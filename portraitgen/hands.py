@@ -27,6 +27,7 @@ _SAME = 0.5  # palms that one hand's joints are beside another's, where both are
 _SHORTEST = 0.15  # seconds that a hand is seen for, or it is a mistake
 _GAP = 0.4  # seconds without it that are bridged
 _BEYOND = 0.6  # seconds for which one that was lost is carried on: it leaves the picture fingers last
+_STRIDE = 0.25  # palms between the places on the way of one that is carried on
 _SPEED = 0.15  # seconds at either end that tell how fast
 _FINGER, _CORE = 0.17, 0.14  # in palms: the width of a finger, and of what surely is one
 _AROUND = 0.25  # in palms: what may be beside it
@@ -77,18 +78,39 @@ class Hands:
             beside: palms by which fingers may be beside where they were found.
         """
         mask = np.zeros((self.size, self.size), np.uint8)
-        for points in self.points[self.frames == frame]:
+        for points in self._ways(frame):
             palm = palm_length(points)
             _draw(mask, points, (_FINGER + 2 * beside) * palm)
             cv2.fillConvexPoly(mask, _arm(points, palm), 1)
         return mask.astype(bool)
 
-    def outline(self, frame: int) -> np.ndarray:
-        """Fingers and palms in a frame ``[S, S]``, bool, about as broad as they are."""
+    def outline(self, frame: int, *, anywhere: bool = False) -> np.ndarray:
+        """Fingers and palms in a frame ``[S, S]``, bool, about as broad as they are.
+
+        Args:
+            anywhere: also between the place to which a hand is carried on and that where it was seen.
+        """
         mask = np.zeros((self.size, self.size), np.uint8)
-        for points in self.points[self.frames == frame]:
+        for points in self._ways(frame) if anywhere else self.points[self.frames == frame]:
             _draw(mask, points, _FINGER * palm_length(points))
         return mask.astype(bool)
+
+    def _ways(self, frame: int) -> Iterator[np.ndarray]:
+        """Joints ``[21, 2]`` of the hands in a frame; of one that is carried on also all the way from where it was seen.
+
+        A hand that sinks out of the picture may stop before, with its fingertips still in it.
+        """
+        for row in np.flatnonzero(self.frames == frame):
+            points = self.points[row]
+            yield points
+            known = np.flatnonzero(self.seen & (self.runs == self.runs[row]))
+            if self.seen[row] or not len(known):
+                continue
+            start = self.points[known[np.abs(self.frames[known] - frame).argmin()]]
+            far = float(np.linalg.norm(points - start, axis=1).max())
+            steps = int(np.ceil(min(far, self.size) / (_STRIDE * palm_length(start))))
+            for share in np.arange(steps) / max(steps, 1):
+                yield start + share * (points - start)
 
     def core(self, frame: int) -> np.ndarray:
         """What surely is a hand in a frame ``[S, S]``, bool; nothing of one that the picture's edge cuts, for it is guessed at."""

@@ -165,6 +165,21 @@ def test_what_a_hand_may_hide_holds_what_it_is(palm: float) -> None:
     assert unseen.around(3).any()
 
 
+def test_a_hand_that_stops_before_it_has_left_the_picture_is_not_lost() -> None:
+    """It was going down when it was seen last, and is carried on to where nothing of it would show."""
+    hands = hands_at([0, 1], [open_hand((64, 110)), open_hand((64, 190))], [True, False])
+    there = hands_at([1], [open_hand((64, 145))]).outline(1)
+    assert there.sum() > 100, "its fingertips show"
+    assert not hands.outline(1).any()
+    assert not (there & ~hands.around(1)).any()
+    assert (hands.outline(1, anywhere=True) & there).sum() > 0.8 * there.sum()
+    body = np.full((SIDE, SIDE, 3), 0.2, np.float32)
+    frame = np.where(there[..., None], np.float32(0.7), body)
+    everywhere = np.ones((SIDE, SIDE), np.float32)
+    found = hand_alpha(hands, 1, frame, everywhere, RenderedCrop(body, everywhere), body) > 0.5
+    assert (found & there).sum() > 0.9 * (found | there).sum()
+
+
 def test_hands_are_stored_and_read() -> None:
     hands = hands_at([1, 2], [open_hand()] * 2, [True, False])
     back = Hands.from_tensors(hands.to_tensors())
