@@ -1,6 +1,6 @@
-"""What hands hide in nearly all frames that are learned from, made to look like what is around it.
+"""What hands hide in all but a few of the frames that are learned from, made to look like what is around it.
 
-The few glimpses of it leave specks: every one is learned by itself, from a frame or two.
+The few glimpses of it leave specks: every one is learned by itself. What is seen for longer keeps its detail.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .keyframes import evenly_spaced
 from .streaming import breathe
 
 _MOMENTS = 24  # frames that are looked at
-_SELDOM = 0.4  # share of the frames' pixels of a Gaussian, up to which too little of it is known
+_FEW, _SELDOM = 10, 0.4  # frames, and share of them, that a Gaussian shows in, up to which too little of it is known
 _SHOWS = 0.05  # of a Gaussian's weight in a pixel, summed over these frames, from which on it matters
 _AROUND = 64
 
@@ -31,7 +31,7 @@ def smooth_hidden(fitted: Fitted, data: TrainingFrames) -> None:
         return  # no hands: bars hide the same everywhere
     known, whole = _shown(fitted, data)
     share = known / whole.clamp_min(1e-6)
-    hidden, telling = (whole > _SHOWS) & (share < _SELDOM), known > _SHOWS
+    hidden, telling = (whole > _SHOWS) & (share < min(_SELDOM, _FEW / len(data))), known > _SHOWS
     weight = known * share.square()
     places, avatar = usual_places(fitted), fitted.avatar
     labels = fitted.body.face_labels.to(places.device)[avatar.texel_faces]

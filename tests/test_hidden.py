@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 from test_alignment import SIZE, rendered
 
@@ -32,6 +33,17 @@ def test_specks_where_hands_hide_the_body_take_the_looks_of_what_is_around_them(
     behind = changed & (xy[:, 0] < SIZE / 2 - 8)
     assert behind.sum() > 200
     assert (after[behind, :3] - GREY).abs().mean() < 0.4 * (before[behind, :3] - GREY).abs().mean()
+
+
+@pytest.mark.parametrize(("frames", "changes"), [(4, True), (48, False)])
+def test_a_quarter_of_many_frames_is_enough_to_know_it_by(frames: int, changes: bool) -> None:
+    fitted, data = rendered(1)
+    before = fitted.avatar.features.detach().clone()
+    inside = torch.ones(frames, SIZE, SIZE, dtype=torch.bool)
+    inside[frames // 4 :, :, : SIZE // 2] = False
+    smooth_hidden(fitted, replace(data.select(torch.zeros(frames, dtype=torch.long)), inside=inside))
+    changed = (fitted.avatar.features != before).any(1).float().mean()
+    assert changed > 0.1 if changes else changed < 0.02
 
 
 def test_without_hands_nothing_changes() -> None:
