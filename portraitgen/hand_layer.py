@@ -82,7 +82,8 @@ def hand_alpha(
     core = hands.core(number)
     if core.any() and (about[core] > 0.5).mean() < _BORNE_OUT:
         core[:] = False
-    other = (about > 1) & (np.abs(difference).max(2) > _EDGE * limit) & (matte > 0.5) & hands.around(number)
+    near = hands.around(number, anywhere=True)
+    other = (about > 1) & (np.abs(difference).max(2) > _EDGE * limit) & (matte > 0.5) & near
     other = ndimage.binary_opening(ndimage.binary_closing(other, _SPECK), _SPECK) | core
     # What the avatar gets wrong elsewhere in the neighbourhood is not a hand.
     groups, _ = ndimage.label(other)

@@ -71,14 +71,15 @@ class Hands:
         arrays = {name: tensors[name].numpy() for name in cls.__dataclass_fields__ if name != "size"}
         return cls(**arrays, size=int(tensors["size"]))
 
-    def around(self, frame: int, beside: float = _AROUND) -> np.ndarray:
+    def around(self, frame: int, beside: float = _AROUND, *, anywhere: bool = False) -> np.ndarray:
         """Where hands and their arms may be in a frame ``[S, S]``, bool; generous, for it is what is not learned from.
 
         Args:
             beside: palms by which fingers may be beside where they were found.
+            anywhere: also between the place to which a hand is carried on and that where it was seen.
         """
         mask = np.zeros((self.size, self.size), np.uint8)
-        for points in self._ways(frame):
+        for points in self._places(frame, anywhere):
             palm = palm_length(points)
             _draw(mask, points, (_FINGER + 2 * beside) * palm)
             cv2.fillConvexPoly(mask, _arm(points, palm), 1)
@@ -88,15 +89,15 @@ class Hands:
         """Fingers and palms in a frame ``[S, S]``, bool, about as broad as they are.
 
         Args:
-            anywhere: also between the place to which a hand is carried on and that where it was seen.
+            anywhere: as in `around`.
         """
         mask = np.zeros((self.size, self.size), np.uint8)
-        for points in self._ways(frame) if anywhere else self.points[self.frames == frame]:
+        for points in self._places(frame, anywhere):
             _draw(mask, points, _FINGER * palm_length(points))
         return mask.astype(bool)
 
-    def _ways(self, frame: int) -> Iterator[np.ndarray]:
-        """Joints ``[21, 2]`` of the hands in a frame; of one that is carried on also all the way from where it was seen.
+    def _places(self, frame: int, anywhere: bool) -> Iterator[np.ndarray]:
+        """Joints ``[21, 2]`` of the hands in a frame; of one that is carried on, if ``anywhere``, also all the way from where it was seen.
 
         A hand that sinks out of the picture may stop before, with its fingertips still in it.
         """
@@ -104,7 +105,7 @@ class Hands:
             points = self.points[row]
             yield points
             known = np.flatnonzero(self.seen & (self.runs == self.runs[row]))
-            if self.seen[row] or not len(known):
+            if not anywhere or self.seen[row] or not len(known):
                 continue
             start = self.points[known[np.abs(self.frames[known] - frame).argmin()]]
             far = float(np.linalg.norm(points - start, axis=1).max())

@@ -171,7 +171,8 @@ def test_a_hand_that_stops_before_it_has_left_the_picture_is_not_lost() -> None:
     there = hands_at([1], [open_hand((64, 145))]).outline(1)
     assert there.sum() > 100, "its fingertips show"
     assert not hands.outline(1).any()
-    assert not (there & ~hands.around(1)).any()
+    assert not (there & ~hands.around(1, anywhere=True)).any()
+    assert hands.around(1).sum() < 0.5 * hands.around(1, anywhere=True).sum(), "what is learned from is not cut for it"
     assert (hands.outline(1, anywhere=True) & there).sum() > 0.8 * there.sum()
     body = np.full((SIDE, SIDE, 3), 0.2, np.float32)
     frame = np.where(there[..., None], np.float32(0.7), body)
