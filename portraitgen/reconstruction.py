@@ -20,7 +20,6 @@ from .frames import Picture, TrainingFrames
 from .hand_layer import write_hands
 from .hand_relief import write_hand_poses
 from .heap import trim
-from .hidden import smooth_hidden
 from .initialization import build_avatar, make_views
 from .keeping import Keeper
 from .keyframes import diverse_frames, training_frames
@@ -197,7 +196,6 @@ def _learn(
                 again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
                 yield news(0.24 + 0.76 * (step + 1) / steps, again)
         keeper.when_due()
-    smooth_hidden(fitted, data)
     return fitted, data.select(torch.tensor([len(data) // 2]))
 
 
