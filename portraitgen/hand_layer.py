@@ -11,20 +11,23 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import torch
 from scipy import ndimage
 from torch import Tensor
 
 from .clip import read_gray, write_gray
 from .crop import as_float
 from .fitting import Fitted
+from .frames import TrainingFrames
 from .hand_colours import Recolouring
 from .hands import LAYER, Hands
-from .mattes import clean_crops, clean_plate, find_hands
+from .mattes import clean_crops, clean_plate, find_hands, inside_picture
 from .matting import decontaminate
 from .portrait import Portrait
 from .regions import CLOTHES
 from .rendering import RenderedCrop, render_crops
 from .streaming import feed
+from .training_data import read_pictures
 
 # Difference of colours from which on something is before the body, and before the scene where the avatar shows none but the matte somebody.
 _BODY, _SCENE = 0.06, 0.03
@@ -33,6 +36,7 @@ _EDGE = 0.7  # share of it that a single pixel must have: the average goes beyon
 _BORNE_OUT = 0.75  # share of what was found as a hand that differs at least half as much: a moving one may be found where it was before
 _SPECK = np.ones((3, 3), bool)  # what is thinner is noise
 _SOFT = 0.8  # pixels, of an edge
+_LEAST = 0.2  # of a hand in a pixel that is not learned from
 
 
 def write_hands(portrait: Portrait, fitted: Fitted, K: Tensor) -> Iterator[int]:
@@ -91,6 +95,35 @@ def hand_alpha(
     alpha = np.isin(groups, shown[shown > 0])
     soft = cv2.GaussianBlur(alpha.astype(np.float32), (0, 0), _SOFT)
     return np.minimum(soft, np.maximum(matte, core))
+
+
+def body_beside_hands(portrait: Portrait, fitted: Fitted, data: TrainingFrames) -> Iterator[tuple[int, Tensor]]:
+    """What there is to learn from beside hands, once the avatar is known well enough to tell them from the body.
+
+    Before, all that hands and arms might hide is left out: half of a shoulder, where an arm is raised before it for the whole clip.
+
+    Args:
+        fitted: half learned, without hands.
+        data: the frames that are learned from.
+
+    Yields:
+        The position in ``data`` of each frame with a hand, and its pixels to learn from ``[S, S]``, bool: at least those of ``data``.
+    """
+    hands = find_hands(portrait)
+    if hands is None:
+        return
+    frames = data.frames.cpu().numpy()
+    rows = np.flatnonzero(np.isin(frames, hands.frames))
+    wanted = np.isin(np.arange(portrait.clip.frame_count), frames[rows])
+    renders = render_crops(portrait, fitted, data.K, only=wanted)
+    pictures = read_pictures(portrait, set(frames[rows].tolist()), foreground=False)
+    plate = as_float(portrait.crop.extract(clean_plate(portrait)))
+    picture = inside_picture(portrait)
+    for row, shown, body in zip(rows.tolist(), pictures, renders, strict=True):
+        frame, matte = as_float(shown.image.permute(1, 2, 0).numpy()), as_float(shown.alpha[0].numpy())
+        found = hand_alpha(hands, shown.frame, frame, matte, body, plate) > _LEAST
+        beside = hands.spread(shown.frame, found)
+        yield row, (shown.inside | (picture & ~torch.from_numpy(beside))).to(data.inside.device)
 
 
 def has_hands(portrait: Portrait) -> bool:

@@ -31,6 +31,7 @@ _STRIDE = 0.25  # palms between the places on the way of one that is carried on
 _SPEED = 0.15  # seconds at either end that tell how fast
 _FINGER, _CORE = 0.17, 0.14  # in palms: the width of a finger, and of what surely is one
 _AROUND = 0.25  # in palms: what may be beside it
+_SPREAD = 0.12  # in palms: how far what is seen of a hand is widened, for its own shade and for what is blurred
 _WHOLE = 0.9  # share of the joints within the picture
 _ARM, _OPENING = 3.5, 0.55  # in palms: how far an arm is looked for from the wrist; how much wider at every palm
 
@@ -72,7 +73,7 @@ class Hands:
         return cls(**arrays, size=int(tensors["size"]))
 
     def around(self, frame: int, beside: float = _AROUND, *, anywhere: bool = False) -> np.ndarray:
-        """Where hands and their arms may be in a frame ``[S, S]``, bool; generous, for it is what is not learned from.
+        """Where hands and their arms may be in a frame ``[S, S]``, bool; generous, for it is what is not learned from at first.
 
         Args:
             beside: palms by which fingers may be beside where they were found.
@@ -120,6 +121,13 @@ class Hands:
             if ((points > 0) & (points < self.size)).all(1).mean() >= _WHOLE:
                 _draw(mask, points, _CORE * palm_length(points))
         return mask.astype(bool)
+
+    def spread(self, frame: int, mask: np.ndarray) -> np.ndarray:
+        """What is seen of a frame's hands ``[S, S]``, bool, and a little around it."""
+        palms = [palm_length(points) for points in self.points[self.frames == frame]]
+        side = 2 * round(_SPREAD * max(palms)) + 1
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+        return cv2.dilate(mask.astype(np.uint8), kernel).astype(bool)
 
 
 def palm_length(points: np.ndarray) -> float:

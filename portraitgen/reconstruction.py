@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from .errors import InputError
 from .estimates import expected_seconds
 from .fitting import Course, FitConfig, Fitted, fit
 from .frames import Picture, TrainingFrames
-from .hand_layer import write_hands
+from .hand_layer import body_beside_hands, write_hands
 from .hand_relief import write_hand_poses
 from .heap import trim
 from .initialization import build_avatar, make_views
@@ -164,12 +165,15 @@ def _learn(
         return Progress("reconstruction", share * fraction, message, picture)
 
     seed, tracked = portrait.settings.seed, tracking.parameters.to(device)
-    data = load_training_frames(portrait, tracking, trained, device)
+    data = shown = load_training_frames(portrait, tracking, trained, device)
 
     if portrait.path(_COURSE).is_file():
         fitted = read_fitted(portrait, _COURSE, device)
         fitted.poses.tracked = tracked
-        course = Course.resume(fitted, config.fit, part_of(portrait.load_tensors(_COURSE), "course."))
+        kept = portrait.load_tensors(_COURSE)
+        course = Course.resume(fitted, config.fit, part_of(kept, "course."))
+        if "inside" in kept:
+            shown = replace(data, inside=_unpacked(kept["inside"], data.size).to(device))
     else:
         fitted = yield from _place(portrait, tracked, trained, data, body, config, news, share)
         course = Course.begin(fitted, data, config.fit, seed)
@@ -180,23 +184,59 @@ def _learn(
     steps, every = config.fit.steps, max(1, config.fit.steps // _PREVIEWS)
 
     def keep() -> None:
-        save_fitted(portrait, fitted, _COURSE, {f"course.{name}": value for name, value in course.tensors().items()})
+        more = {f"course.{name}": value for name, value in course.tensors().items()}
+        if shown is not data:
+            more["inside"] = _packed(shown.inside)
+        save_fitted(portrait, fitted, _COURSE, more)
         portrait.keep("reconstruction", share * (0.24 + 0.76 * course.step / steps))
 
     keep()
     keeper = Keeper(keep)
-    for step, _ in fit(fitted, data, config.fit, seed, perceptual=perceptual, course=course):
-        message = f"Fitting {len(fitted.avatar):,} Gaussians with {backend}, step {step + 1} of {steps}"
-        picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
-        aligning = step + 1 in realigned  # which belongs to the step: before it is done, nothing is kept
-        with contextlib.nullcontext() if aligning else keeper.on_leaving():
-            yield news(0.24 + 0.76 * (step + 1) / steps, message, picture)
-        if aligning:
-            for done in align_frames(fitted, data, data.pictures(range(len(data))), _LATER_LOOKS, seed):
-                again = f"Aligning again with what is learned so far, frame {done} of {len(data)}"
-                yield news(0.24 + 0.76 * (step + 1) / steps, again)
-        keeper.when_due()
+    while course.step < steps:
+        learned_from = shown
+        for step, _ in fit(fitted, learned_from, config.fit, seed, perceptual=perceptual, course=course):
+            message = f"Fitting {len(fitted.avatar):,} Gaussians with {backend}, step {step + 1} of {steps}"
+            picture = preview(fitted, data, len(data) // 2) if step % every == 0 else None
+            done = 0.24 + 0.76 * (step + 1) / steps
+            aligning = step + 1 in realigned  # which belongs to the step: before it is done, nothing is kept
+            with contextlib.nullcontext() if aligning else keeper.on_leaving():
+                yield news(done, message, picture)
+            if aligning:
+                shown = yield from _look_again(portrait, fitted, data, partial(news, done))
+            keeper.when_due()
+            if shown is not learned_from:
+                break
     return fitted, data.select(torch.tensor([len(data) // 2]))
+
+
+def _look_again(
+    portrait: Portrait, fitted: Fitted, data: TrainingFrames, news: Callable[[str], Progress]
+) -> Generator[Progress, None, TrainingFrames]:
+    """Align ``data`` with what is learned so far; returns it with all that is now known to be beside hands, to go on learning from.
+
+    Not to align with: a hand's edge, and its shade, are where a flow goes wrong.
+    """
+    for done in align_frames(fitted, data, data.pictures(range(len(data))), _LATER_LOOKS, portrait.settings.seed):
+        yield news(f"Aligning again with what is learned so far, frame {done} of {len(data)}")
+    beside: dict[int, Tensor] = {}
+    for row, inside in body_beside_hands(portrait, fitted, data):
+        beside[row] = inside
+        yield news(f"Telling hands from what is behind them, frame {row + 1} of {len(data)}")
+    if not beside:
+        return data
+    shown = replace(data, inside=data.inside.clone())
+    shown.inside[list(beside)] = torch.stack(list(beside.values()))
+    return shown
+
+
+def _packed(mask: Tensor) -> Tensor:
+    """A mask ``[..., S]``, bool, as bits ``[..., S / 8]`` uint8."""
+    return torch.from_numpy(np.packbits(mask.cpu().numpy(), axis=-1))
+
+
+def _unpacked(bits: Tensor, size: int) -> Tensor:
+    """What was `_packed`, of ``size`` S."""
+    return torch.from_numpy(np.unpackbits(bits.numpy(), axis=-1, count=size).astype(bool))
 
 
 def _place(

@@ -13,13 +13,15 @@ import pytest
 import torch
 from hard_clips import acted
 from rendered_hand import waving
+from scipy import ndimage
 
-from portraitgen import hand_layer, mattes
+from portraitgen import hand_layer, mattes, training_data
 from portraitgen.clip import ClipInfo, write_gray, write_video
 from portraitgen.crop import Crop
 from portraitgen.errors import InputError
+from portraitgen.frames import TrainingFrames
 from portraitgen.hand_colours import Change, Recolouring
-from portraitgen.hand_layer import hand_alpha, has_hands, with_hands
+from portraitgen.hand_layer import body_beside_hands, hand_alpha, has_hands, with_hands
 from portraitgen.hands import LAYER, HandFinder, Hands, palm_length
 from portraitgen.mattes import BodyShown
 from portraitgen.portrait import Portrait, Settings
@@ -366,6 +368,42 @@ def test_nothing_is_learned_where_a_hand_may_be(portrait: Portrait) -> None:
     portrait.path("hands.safetensors").unlink()
     assert mattes.find_hands(portrait) is None
     assert np.array_equal(BodyShown(portrait)(torch.tensor([3]), alphas[:1])[0].numpy(), shown[0])
+
+
+def test_what_hands_turn_out_to_leave_is_learned(portrait: Portrait, monkeypatch: pytest.MonkeyPatch) -> None:
+    hands = mattes.find_hands(portrait)
+    assert hands is not None
+    frames = [np.full((SIDE, SIDE, 3), 40 * number, np.uint8) for number in range(6)]
+    whole = np.full((SIDE, SIDE), 255, np.uint8)
+    # The avatar has the grey of every frame, which shows a darker hand at first, and nothing later.
+    bodies = {n: RenderedCrop(frames[n] / np.float32(255), np.ones((SIDE, SIDE), np.float32)) for n in (2, 4)}
+    frames[2][hands.outline(2)] = 20
+    monkeypatch.setattr(training_data, "clean_crops", lambda portrait: ((frame, whole) for frame in frames))
+    monkeypatch.setattr(hand_layer, "clean_plate", lambda portrait: np.zeros((SIDE, SIDE, 3), np.uint8))
+    monkeypatch.setattr(
+        hand_layer,
+        "render_crops",
+        lambda portrait, fitted, K, only: (bodies[n] for n in np.flatnonzero(only).tolist()),
+    )
+    trained = torch.tensor([0, 2, 4])
+    alphas = torch.full((3, 1, SIDE, SIDE), 255, dtype=torch.uint8)
+    images = torch.stack([torch.from_numpy(frames[n]).permute(2, 0, 1) for n in trained.tolist()])
+    inside = BodyShown(portrait)(trained, alphas)
+    data = TrainingFrames(trained, images, alphas, torch.eye(3), torch.zeros(3, 2), inside)
+    fitted: Any = None
+    told = dict(body_beside_hands(portrait, fitted, data))
+    assert list(told) == [1, 2], "positions of the frames with a hand"
+    bar = np.arange(SIDE)[:, None] >= SIDE - 8
+    first = told[1].numpy()
+    assert not first[hands.outline(2)].any()
+    assert not first[ndimage.binary_dilation(hands.outline(2))].any(), "nor right beside it"
+    assert (first | ~inside[1].numpy()).all(), "nothing is left out that was learned from before"
+    assert first.sum() - inside[1].sum() > 0.4 * (hands.around(2) & ~bar).sum(), "the arm was nowhere"
+    assert np.array_equal(told[2].numpy(), np.broadcast_to(~bar, (SIDE, SIDE))), (
+        "where nothing differs there is no hand"
+    )
+    portrait.path("hands.safetensors").unlink()
+    assert not list(body_beside_hands(portrait, fitted, data))
 
 
 def test_hands_are_laid_over_the_render(portrait: Portrait) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from quick import killed_at, quicken
 
 from portraitgen import keeping, pipeline, reconstruction
 from portraitgen.errors import InputError
 from portraitgen.estimates import expected_seconds, kept_share
+from portraitgen.hands import Hands
 from portraitgen.portrait import Portrait
 
 CLIP = Path(__file__).parent.parent / "examples" / "portrait.mp4"
@@ -84,6 +86,42 @@ def test_a_fit_that_is_stopped_is_gone_on_with(tmp_path: Path, matted: Path, who
     assert next(step.message for step in steps if ", step " in step.message).endswith(f"step {done + 1} of 4")
     assert not any("Placing" in step.message for step in steps), "nothing is begun anew"
     same(cut, whole)
+
+
+def test_what_hands_turned_out_to_leave_is_kept(
+    tmp_path: Path, matted: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gesture across the chest that the clip does not show: half-way it turns out to hide nothing."""
+    waved, cut, blind = (tmp_path / name for name in ("waved", "cut", "blind"))
+    shutil.copytree(matted, waved)
+    portrait = Portrait.load(waved)
+    count, size = portrait.clip.frame_count, portrait.crop.size
+    points = np.array([(0.5 + 0.01 * joint, 0.9 - 0.02 * joint) for joint in range(21)]) * size
+    points[17] = points[5] + 0.12 * size
+    hands = Hands(
+        np.arange(count),
+        np.repeat(points[None], count, 0).astype(np.float32),
+        np.zeros((count, 21, 3), np.float32),
+        np.ones(count, bool),
+        np.zeros(count, int),
+        np.ones(count, bool),
+        size,
+    )
+    portrait.save_tensors("hands.safetensors", hands.to_tensors())
+    for copy in (cut, blind):
+        shutil.copytree(waved, copy)
+    list(pipeline.reconstruct(CLIP, waved, max_seconds=0.3))
+
+    job = pipeline.reconstruct(CLIP, cut, max_seconds=0.3)
+    assert any(step.message.endswith("step 3 of 4") for step in job)
+    job.close()  # type: ignore[attr-defined]
+    steps = list(pipeline.reconstruct(CLIP, cut, max_seconds=0.3))
+    assert next(step.message for step in steps if ", step " in step.message).endswith("step 4 of 4")
+    same(cut, waved)
+    monkeypatch.setattr(reconstruction, "body_beside_hands", lambda *given: iter(()))
+    list(pipeline.reconstruct(CLIP, blind, max_seconds=0.3))
+    learned = [(folder / "avatar.safetensors").read_bytes() for folder in (waved, blind, whole)]
+    assert len(set(learned)) == 3
 
 
 def test_a_fit_whose_process_is_killed_is_gone_on_with(
