@@ -19,7 +19,7 @@ from .expression import ExpressionCorrection, ExpressionLoss
 from .fitting import Course, FitConfig, Fitted, fit
 from .frames import TrainingFrames
 from .harmonising import harmonise
-from .initialization import gather_colors, make_views, neighbours
+from .initialization import gather_colors, make_views
 from .keeping import Keeper
 from .keyframes import diverse_frames
 from .losses import PerceptualLoss
@@ -35,6 +35,7 @@ from .streaming import aside, breathe
 from .surfaces import Surfaces
 from .training_data import head_centres
 from .unfinished import EditCourse, keep_edit, kept_edit
+from .unseen import neighbours
 
 _NEAR, _ALIKE = 0.05, 0.1  # metres and difference of colour that separate two Gaussians equally
 _NEIGHBOURS = 4

@@ -14,10 +14,11 @@ from torch import Tensor
 from .body import labelled
 from .editors.colour import smoothstep
 from .fitting import Fitted
-from .initialization import NEIGHBOURS, neighbours, of_neighbours, project
+from .initialization import project
 from .mattes import inside_picture
 from .portrait import Portrait
 from .streaming import breathe
+from .unseen import NEIGHBOURS, neighbours, of_neighbours
 
 _MOMENTS = 8  # of the clip, that stand for all of it
 _FADE = 0.14  # of the working crop's side

@@ -12,16 +12,15 @@ from functools import cached_property
 import numpy as np
 import torch
 from scipy import ndimage
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from .avatar import Avatar, Texels, on_surface, sample_texels, triangle_frames
 from .body import BodyModel, labelled
-from .editors.colour import smoothstep
 from .frames import TrainingFrames
 from .mesh import rasterize_mesh
 from .poses import PosedMesh
 from .streaming import breathe
+from .unseen import color_unseen
 
 # Cosine of the angle between a face's normal and the way to the camera, up to which a turn may show the face.
 _FACING_NEAR = -0.5
@@ -36,12 +35,8 @@ _FAINT = 0.005
 _SMOOTH = 0.02  # of the picture's side
 _BEHIND = 0.006  # metres that lifted pixels lie behind the surface that they continue
 _BEFORE = 0.008  # metres that hair lies before the surface that it falls over
-NEIGHBOURS = 24  # that tell a Gaussian's looks which no view shows
-_SURE = 0.3  # of the median weight: Gaussians seen less say nothing of their neighbours
-_THROUGH = 0.2  # how much the distance through the body counts: a back is clothed as the front before it
-_DARK, _DEEP = 0.7, 0.012  # light that is lost within a mouth, and how many metres behind the skin
 _RIM = 0.02  # of the picture's side, around hair
-_UNDER_HAIR = ("neck", "torso", "arms")  # what long hair falls over
+_BODY = ("neck", "torso", "arms")  # what long hair falls over, and clothes move with
 _BARE = 0.1  # of an ear's pixels: one that shows less lies within the hair
 _BARE_OTHER = 0.5  # the same of the other ear, for one that no view shows
 
@@ -59,6 +54,7 @@ class Views:
         K: ``[3, 3]``.
         inside: pixels of which something is known ``[M, S, S]``, bool; ``alphas`` are 0 in the others.
         hair: pixels of hair ``[M, S, S]``, bool; none if nothing is known of it.
+        clothes: pixels of clothes ``[M, S, S]``, bool; none if nothing is known of them.
         labels: of the mesh's faces ``[F]``, indices into :data:`body.LABELS`.
         within_hair: faces of ears that lie within the hair ``[F]``, bool.
     """
@@ -71,6 +67,7 @@ class Views:
     K: Tensor
     inside: Tensor
     hair: Tensor
+    clothes: Tensor
     labels: Tensor
     within_hair: Tensor
 
@@ -78,7 +75,7 @@ class Views:
     def fallen(self) -> Tensor:
         """Pixels of hair before neck, torso and arms and of all that shows before ears within it ``[M, S, S]``, bool."""
         return (self.triangles >= 0) & (
-            (self.hair & labelled(self.labels, *_UNDER_HAIR)[self.triangles]) | self.within_hair[self.triangles]
+            (self.hair & labelled(self.labels, *_BODY)[self.triangles]) | self.within_hair[self.triangles]
         )
 
     @cached_property
@@ -89,19 +86,27 @@ class Views:
 
 
 def make_views(
-    mesh: PosedMesh, body: BodyModel, data: TrainingFrames, gain: Tensor, hair: Tensor | None = None
+    mesh: PosedMesh,
+    body: BodyModel,
+    data: TrainingFrames,
+    gain: Tensor,
+    hair: Tensor | None = None,
+    clothes: Tensor | None = None,
 ) -> Views:
-    """Views of the M frames in ``data`` with their posed meshes, their ``gain`` ``[M, 3]`` taken off; ``hair`` ``[M, S, S]`` if known."""
+    """Views of the M frames in ``data`` with their posed meshes, their ``gain`` ``[M, 3]`` taken off; ``hair`` and ``clothes``
+    ``[M, S, S]`` if known.
+    """
     size = data.size
     images = data.images.float() / 255 / gain[..., None, None]
     alphas = data.alphas[:, 0].float() / 255 * data.inside
-    if hair is None:
-        hair = torch.zeros_like(alphas, dtype=torch.bool)
+    hair, clothes = (
+        torch.zeros_like(alphas, dtype=torch.bool) if region is None else region for region in (hair, clothes)
+    )
     triangles, _, depth = rasterize_mesh(mesh.vertices, body.faces, data.K, size, size)
     within_hair = _ears_within_hair(body, mesh, data.K, triangles.long(), hair, alphas > 0.5)
     depth = torch.where(triangles < 0, torch.inf, depth)
     labels = body.face_labels.to(depth.device)
-    return Views(mesh, triangles.long(), depth, images, alphas, data.K, data.inside, hair, labels, within_hair)
+    return Views(mesh, triangles.long(), depth, images, alphas, data.K, data.inside, hair, clothes, labels, within_hair)
 
 
 def project(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,69 +183,10 @@ def gather_colors(avatar: Avatar, views: Views) -> tuple[Tensor, Tensor, Tensor]
     if colored.any() and not colored.all():
         points, labels = avatar(views.mesh[:1]).means[0], views.labels[avatar.texel_faces]
         hair, clear = (part > 0.5 * weight_total for part in (hair_total, clear_total))
-        _color_unseen(colors, colored, weight_total, points, labels, hair, clear)
+        color_unseen(colors, colored, weight_total, points, labels, hair, clear)
     # What no view shows of the person may come into the frame in others.
     on_person = torch.where(inside_total > 0, alpha_total / inside_total.clamp_min(1), 1.0)
     return colors, colored, on_person
-
-
-def _color_unseen(
-    colors: Tensor, seen: Tensor, weights: Tensor, points: Tensor, labels: Tensor, hair: Tensor, clear: Tensor
-) -> None:
-    """Give what no view shows the colours of well seen Gaussians near it that are of its kind, in place.
-
-    The scalp takes those of hair, neck and torso those of their own without the hair that falls over them; all else, as an ear within hair,
-    those of whatever is near, the mouth's inside the darker the deeper it lies.
-
-    Args:
-        colors: ``[N, 3]``.
-        seen: which are known ``[N]``, bool.
-        weights: how well each was seen ``[N]``.
-        points: where each is ``[N, 3]``, metres.
-        labels: of the faces that each is bound to ``[N]``, indices into :data:`body.LABELS`.
-        hair, clear: which were seen as hair, and which well away from hair ``[N]``, bool.
-    """
-    sure = weights >= _SURE * weights[seen].median()
-    scalp, neck, torso = labelled(labels, "scalp"), labelled(labels, "neck"), labelled(labels, "torso", "arms")
-    rest = ~(scalp | neck | torso)
-    for part, kin, through in (
-        (scalp, hair, 1.0),
-        (neck, neck & clear, 1.0),
-        (torso, torso & clear, _THROUGH),
-        (rest, seen, 1.0),
-    ):
-        unknown, known = part & ~seen, kin & sure
-        if known.sum() < NEIGHBOURS:
-            known = sure
-        if unknown.any():
-            places = points * points.new_tensor([1.0, 1.0, through])
-            colors[unknown] = of_neighbours(colors, weights, places, known, unknown)
-    inside = labelled(labels, "tongue", "mouth_interior") & ~seen
-    if inside.any():
-        colors[inside] *= _light_in_the_mouth(points[inside], points[labelled(labels, "lips", "face")])
-
-
-def _light_in_the_mouth(points: Tensor, skin: Tensor) -> Tensor:
-    """Share of light ``[M, 1]`` that comes to ``points`` ``[M, 3]`` within a mouth, by their distance from the skin ``[N, 3]``, metres.
-
-    Close to it they stay as light as it is, and teeth everywhere: between its Gaussians they shimmer through.
-    """
-    nearest = neighbours(skin, points, 1)[:, 0]
-    return 1 - _DARK * smoothstep(0.0, _DEEP, (points - skin[nearest]).norm(dim=1, keepdim=True))
-
-
-def of_neighbours(values: Tensor, weights: Tensor, places: Tensor, known: Tensor, unknown: Tensor) -> Tensor:
-    """Mean ``values`` ``[N, D]``, by ``weights`` ``[N]``, of the `NEIGHBOURS` ``known`` Gaussians nearest to each ``unknown`` one."""
-    nearest = neighbours(places[known], places[unknown], NEIGHBOURS)
-    weight = weights[known][nearest][..., None]
-    return (values[known][nearest] * weight).sum(1) / weight.sum(1)
-
-
-def neighbours(known: Tensor, unknown: Tensor, count: int) -> Tensor:
-    """Indices ``[M, C]`` of those of ``known`` ``[N, D]`` that are nearest to each of ``unknown`` ``[M, D]``; C is ``count``, N at most."""
-    tree = cKDTree(known.cpu().numpy())
-    nearest = tree.query(unknown.cpu().numpy(), k=range(1, min(count, len(known)) + 1))[1]
-    return torch.as_tensor(nearest, device=known.device)
 
 
 def _face_uvs(body: BodyModel) -> Tensor:
@@ -308,11 +254,7 @@ def _lift_uncovered(
     rows, columns = rows[chosen], columns[chosen]
     if not len(rows):
         return nothing, offsets[:0]
-    nearest_rows, nearest_columns = ndimage.distance_transform_edt(
-        ~covered, return_distances=False, return_indices=True
-    )
-    near = nearest_rows[rows, columns], nearest_columns[rows, columns]
-    faces = views.triangles[view][near]
+    faces = _nearest_faces(views, view, covered, rows, columns)
     depth = _depth_around(views.depth[view])[rows, columns]
     hang = _hanging_depth(body, mesh, views.K, size).to(depth)[columns]
     depth = torch.where(views.hair[view][rows, columns], torch.minimum(depth, hang), depth)
@@ -325,6 +267,22 @@ def _lift_uncovered(
     frames = triangle_frames(mesh.skinned, body.faces)[0, faces]
     centres = on_surface(mesh.vertices, body.faces[faces], weights)[0]
     return lifted, (frames.transpose(1, 2) @ (points - centres)[..., None]).squeeze(-1)
+
+
+def _nearest_faces(views: Views, view: int, covered: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+    """The face that shows nearest to each pixel ``[P]`` among the ``covered`` ones ``[S, S]``; to one of clothes, nearest of the body's.
+
+    A collar that moved with the jaw would fly off the neck as soon as the mouth opens.
+    """
+    triangles = views.triangles[view]
+    worn = views.clothes[view].cpu().numpy()[rows, columns]
+    below = covered & labelled(views.labels, *_BODY)[triangles.clamp_min(0)].cpu().numpy()
+    near = np.empty((2, len(rows)), int)
+    for shown, wanted in ((covered, ~worn), (below if below.any() else covered, worn)):
+        if wanted.any():
+            nearest = ndimage.distance_transform_edt(~shown, return_distances=False, return_indices=True)
+            near[:, wanted] = nearest[:, rows[wanted], columns[wanted]]
+    return triangles[near[0], near[1]]
 
 
 def _depth_around(depth: Tensor) -> Tensor:

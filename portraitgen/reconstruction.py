@@ -30,10 +30,11 @@ from .portrait import Portrait
 from .poses import Poses
 from .progress import Progress
 from .rasterization import backend_name
+from .regions import CLOTHES, HAIR
 from .renderer import NeuralRenderer
 from .streaming import aside
 from .tracking import Tracking
-from .training_data import load_hair, load_training_frames, read_pictures
+from .training_data import load_regions, load_training_frames, read_pictures
 
 _AVATAR = "avatar.safetensors"
 _UNFINISHED = "fitted.safetensors"  # the same before the frames in between are aligned; gone once they are
@@ -254,24 +255,26 @@ def _place(
     yield news(0.02, "Placing Gaussians on the body")
     chosen = torch.searchsorted(trained, diverse_frames(tracked, trained, config.views).cpu())
     views = data.select(chosen)
-    hair = load_hair(portrait, views.frames)
-    fitted = _start(body, Poses.start(body, tracked), views, hair, config)
+    hair, clothes = load_regions(portrait, views.frames, HAIR, CLOTHES)
+    fitted = _start(body, Poses.start(body, tracked), views, hair, clothes, config)
     for _ in align_frames(fitted, data, data.pictures(chosen.tolist()), _FIRST_LOOKS, seed):
         yield news(0.05, "Placing Gaussians on the body")
     # The views now agree with one another, so that what they build anew has no double edges.
-    fitted = _start(body, fitted.poses, views, hair, config)
+    fitted = _start(body, fitted.poses, views, hair, clothes, config)
     left, ends = (lambda done: data.pictures(range(done, len(data)))), (share * 0.06, share * 0.24)
     for done in _align_kept(portrait, fitted, data, trained.tolist(), left, _FIRST_LOOKS, _FIRST_POSES, ends):
         message = f"Aligning the body with the pictures, frame {done} of {len(data)}"
         yield news(0.06 + 0.18 * done / len(data), message)
-    return _start(body, fitted.poses, views, hair, config)
+    return _start(body, fitted.poses, views, hair, clothes, config)
 
 
-def _start(body: BodyModel, poses: Poses, views: TrainingFrames, hair: Tensor, config: ReconstructionConfig) -> Fitted:
+def _start(
+    body: BodyModel, poses: Poses, views: TrainingFrames, hair: Tensor, clothes: Tensor, config: ReconstructionConfig
+) -> Fitted:
     """An avatar built from ``views`` in the poses known so far, with an untrained renderer."""
     avatar = build_avatar(
         body,
-        make_views(poses.mesh(body, views.frames), body, views, poses.gain(views.frames), hair),
+        make_views(poses.mesh(body, views.frames), body, views, poses.gain(views.frames), hair, clothes),
         config.channels,
         config.texel_pixels,
     )

@@ -14,7 +14,6 @@ from .frames import Picture, TrainingFrames
 from .mattes import BodyShown, clean_crops, crop_landmarks
 from .matting import decontaminate
 from .portrait import Portrait
-from .regions import HAIR
 from .tracking import Tracking
 
 
@@ -55,12 +54,12 @@ def read_pictures(portrait: Portrait, frames: Collection[int], *, foreground: bo
             yield Picture(number, image, matte, shown(torch.tensor([number]), matte[None])[0])
 
 
-def load_hair(portrait: Portrait, frames: Tensor) -> Tensor:
-    """Where there is hair in ``frames`` (sorted indices ``[M]``) of the clip: ``[M, S, S]``, bool, on the frames' device."""
+def load_regions(portrait: Portrait, frames: Tensor, *regions: int) -> list[Tensor]:
+    """Where each of ``regions`` is in ``frames`` (sorted indices ``[M]``) of the clip: ``[M, S, S]``, bool, on the frames' device."""
     labels = islice(read_gray(portrait.path("regions.mp4")), int(frames[-1]) + 1)
     wanted = set(frames.tolist())
-    hair = [torch.from_numpy(label == HAIR) for number, label in enumerate(labels) if number in wanted]
-    return torch.stack(hair).to(frames.device)
+    stored = torch.stack([torch.from_numpy(label.copy()) for number, label in enumerate(labels) if number in wanted])
+    return [(stored == region).to(frames.device) for region in regions]
 
 
 def head_centres(portrait: Portrait) -> np.ndarray:

@@ -11,11 +11,12 @@ from toy_body import ToyBody, toy_intrinsics, toy_parameters
 from portraitgen.body import LABELS, labelled
 from portraitgen.fitting import Fitted
 from portraitgen.frames import TrainingFrames
-from portraitgen.initialization import Views, _color_unseen, build_avatar, gather_colors, make_views, project
+from portraitgen.initialization import Views, build_avatar, gather_colors, make_views, project
 from portraitgen.losses import psnr
 from portraitgen.mesh import interpolate, rasterize_mesh
 from portraitgen.poses import PosedMesh, Poses
 from portraitgen.renderer import NeuralRenderer
+from portraitgen.unseen import color_unseen
 
 SIZE, FRAMES = 96, 4
 
@@ -93,6 +94,24 @@ def test_pixels_outside_the_mesh_are_lifted_and_follow_the_body(
     assert red[1] < 0.3
 
 
+def test_clothes_beside_a_face_move_with_the_body(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
+    body, data, mesh = scene
+    wide = torch.nn.functional.max_pool2d(data.alphas.float(), 15, 1, 7).byte()
+    views = make_views(mesh, body, dataclasses.replace(data, alphas=wide), torch.ones(len(data), 3))
+    upper = mesh.vertices[0, body.faces][..., 1].mean(1) < mesh.vertices[0, ..., 1].mean()
+    labels = torch.where(upper, LABELS.index("face"), LABELS.index("torso"))
+    around = (wide > 0)[:, 0] & (data.alphas == 0)[:, 0]
+    for clothes, face_left in ((torch.zeros_like(around), True), (around, False)):
+        avatar = build_avatar(
+            body, dataclasses.replace(views, labels=labels, clothes=clothes), channels=4, texel_pixels=2.0
+        )
+        assert avatar.lifted.sum() > 200
+        assert upper[avatar.texel_faces[avatar.lifted]].any() == face_left
+        means = avatar(mesh).means[0, avatar.lifted].detach()
+        column, row = project(means, data.K)[0].long().clamp(0, SIZE - 1).T
+        assert (wide[0, 0, row, column] > 0).float().mean() > 0.8, "where they are seen all the same"
+
+
 def test_hair_is_a_layer_of_its_own_before_what_it_falls_over(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
     """What is below takes the colour of what is beside it, so that a turned shoulder has no patch of hair."""
     body, data, mesh = scene
@@ -150,7 +169,7 @@ def test_a_mouth_that_no_frame_opens_is_dark_inside(label: str, dark: bool) -> N
     rose = torch.tensor([0.8, 0.5, 0.4])
     colors = torch.where(seen[:, None], rose, torch.zeros(3))
     nothing = torch.zeros_like(seen)
-    _color_unseen(colors, seen, seen.float(), points, labels, nothing, nothing)
+    color_unseen(colors, seen, seen.float(), points, labels, nothing, nothing)
     torch.testing.assert_close(colors[:400], rose.expand(400, 3), atol=0.02, rtol=0)
     torch.testing.assert_close(colors[400:], (0.3 * rose if dark else rose).expand(200, 3))
 
