@@ -36,7 +36,8 @@ _SMOOTH = 0.02  # of the picture's side
 _BEHIND = 0.006  # metres that lifted pixels lie behind the surface that they continue
 _BEFORE = 0.008  # metres that hair lies before the surface that it falls over
 _RIM = 0.02  # of the picture's side, around hair
-_BODY = ("neck", "torso", "arms")  # what long hair falls over, and clothes move with
+_UNDER_HAIR = ("neck", "torso", "arms")  # what long hair falls over
+_UNDER_CLOTHES = ("torso", "arms")  # what they move with; a neck turns with the head
 _BARE = 0.1  # of an ear's pixels: one that shows less lies within the hair
 _BARE_OTHER = 0.5  # the same of the other ear, for one that no view shows
 
@@ -75,7 +76,7 @@ class Views:
     def fallen(self) -> Tensor:
         """Pixels of hair before neck, torso and arms and of all that shows before ears within it ``[M, S, S]``, bool."""
         return (self.triangles >= 0) & (
-            (self.hair & labelled(self.labels, *_BODY)[self.triangles]) | self.within_hair[self.triangles]
+            (self.hair & labelled(self.labels, *_UNDER_HAIR)[self.triangles]) | self.within_hair[self.triangles]
         )
 
     @cached_property
@@ -272,11 +273,11 @@ def _lift_uncovered(
 def _nearest_faces(views: Views, view: int, covered: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Tensor:
     """The face that shows nearest to each pixel ``[P]`` among the ``covered`` ones ``[S, S]``; to one of clothes, nearest of the body's.
 
-    A collar that moved with the jaw would fly off the neck as soon as the mouth opens.
+    A collar that moved with the jaw would fly off as soon as the mouth opens, and one that half moved with the neck would be torn.
     """
     triangles = views.triangles[view]
     worn = views.clothes[view].cpu().numpy()[rows, columns]
-    below = covered & labelled(views.labels, *_BODY)[triangles.clamp_min(0)].cpu().numpy()
+    below = covered & labelled(views.labels, *_UNDER_CLOTHES)[triangles.clamp_min(0)].cpu().numpy()
     near = np.empty((2, len(rows)), int)
     for shown, wanted in ((covered, ~worn), (below if below.any() else covered, worn)):
         if wanted.any():
