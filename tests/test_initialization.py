@@ -117,21 +117,22 @@ def test_clothes_beside_a_face_move_with_the_body(scene: tuple[ToyBody, Training
 def test_hair_is_a_layer_of_its_own_before_what_it_falls_over(scene: tuple[ToyBody, TrainingFrames, PosedMesh]) -> None:
     """What is below takes the colour of what is beside it, so that a turned shoulder has no patch of hair."""
     body, data, mesh = scene
-    hair = torch.zeros(FRAMES, SIZE, SIZE, dtype=torch.bool)
-    hair[:, SIZE // 2 - 12 : SIZE // 2 + 12, SIZE // 2 - 12 : SIZE // 2 + 12] = True
+    place = data.images[:, :2].float() / 255  # the UVs are painted there
+    strand = (place - place[:1, :, SIZE // 2, SIZE // 2].view(1, 2, 1, 1)).abs().amax(1) < 0.08
+    hair = torch.nn.functional.max_pool2d(strand.float(), 5, 1, 2) > 0
     red, grey = torch.tensor([200, 20, 20]), torch.tensor([128, 128, 128])
-    images = torch.where(hair[:, None], red.view(3, 1, 1), grey.view(3, 1, 1)).byte()
+    images = torch.where(strand[:, None], red.view(3, 1, 1), grey.view(3, 1, 1)).byte()
     views = make_views(mesh, body, data.replaced(images), torch.ones(FRAMES, 3), hair)
     views = dataclasses.replace(views, labels=torch.full_like(views.labels, LABELS.index("torso")))
     avatar = build_avatar(body, views, channels=4, texel_pixels=2.0)
     assert avatar.lifted.sum() > 80
     red_lifted, green_lifted, _ = avatar.features[avatar.lifted, :3].median(0).values
-    assert red_lifted - green_lifted > 0.4, "the square stays where it is, the body moves below it"
+    assert red_lifted - green_lifted > 0.65, "it moves with the body below it"
     below = avatar.features[~avatar.lifted, :3]
-    torch.testing.assert_close(below, torch.full_like(below, 128 / 255), atol=0.1, rtol=0)
+    torch.testing.assert_close(below, torch.full_like(below, 128 / 255), atol=0.02, rtol=0)
     picture, _ = rendered(body, avatar, data)
-    inner = torch.nn.functional.avg_pool2d(hair[:, None].float(), 9, 1, 4) > 0.999
-    assert (picture[:, :1] - picture[:, 1:2])[inner].mean() > 0.4, "and the hair covers it"
+    inner = torch.nn.functional.avg_pool2d(strand[:, None].float(), 9, 1, 4) > 0.999
+    assert (picture[:, :1] - picture[:, 1:2])[inner].mean() > 0.6, "and the hair covers it"
 
 
 @pytest.mark.parametrize(
